@@ -1,0 +1,1 @@
+"""Everything that can be put under test: drivers, the generic and group layers, block files."""

@@ -1,0 +1,1 @@
+"""Adapters that put foreign implementations under test."""

@@ -1,0 +1,1 @@
+"""A qcow2 engine for real images."""

@@ -1,0 +1,65 @@
+"""Where a history starts: the devices of a group, what each is made of, and what is on its image beforehand."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Semantics(StrEnum):
+    """The profiles: which version's behaviour is the reference (DESIGN.md section 1)."""
+
+    CLASSIC = "classic"
+    MODERN = "modern"
+    TRANSACTIONAL = "transactional"
+
+
+class Kind(StrEnum):
+    """What a device of the group is made of."""
+
+    DRIVER = "driver"  # the driver under test is the root node
+    RAW_OVER = "raw-over"  # a raw format node over the driver under test: falls back to its child
+    FILTER_OVER = "filter-over"  # a filter node over the driver under test: falls back to its child
+    PLAIN = "plain"  # raw on a file: nothing below it can take a snapshot
+    EMPTY = "empty"  # a drive without a medium: never included, ENOMEDIUM when asked itself
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSnapshot:
+    """A snapshot that is on the image before the first operation, ids and names as stored, not as cut by the API.
+
+    Its content is `tag` in every sector of `sectors`; its VM state is `vmstate_pattern(tag, 0, vm_state_size)`.
+    """
+
+    id_str: str
+    name: str
+    sectors: int
+    tag: int
+    vm_state_size: int = 0
+    date_sec: int = 0
+    date_nsec: int = 0
+    vm_clock_nsec: int = 0
+    extra: bytes = b""  # unknown extra data behind the fields that 5.1 knows (qcow2: after disk_size)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpec:
+    """One device of a history.
+
+    `tag` stamps the active content at the start (0: nothing was ever written). `cluster_bytes` is a hint to drivers
+    that have clusters. The root node is called `name`; the child of a raw-over or filter-over device `name/file`.
+    """
+
+    name: str
+    kind: Kind = Kind.DRIVER
+    sectors: int = 128
+    cluster_bytes: int = 4096
+    read_only: bool = False
+    tag: int = 0
+    snapshots: tuple[PreparedSnapshot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Everything that a history needs before its first operation: the profile, and the devices in walk order."""
+
+    devices: tuple[DeviceSpec, ...]
+    semantics: Semantics = Semantics.CLASSIC

@@ -1,0 +1,38 @@
+"""The values of the seed header: a snapshot's table entry, its field limits, and the snapshot selector."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+ID_BYTES_MAX: Final = 127  # char id_str[128], one byte for the NUL
+NAME_BYTES_MAX: Final = 255  # char name[256]
+
+SNAPSHOT_OPT_BASE: Final = "snapshot."
+SNAPSHOT_OPT_ID: Final = "snapshot.id"
+SNAPSHOT_OPT_NAME: Final = "snapshot.name"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """One snapshot as the API shows it (QEMUSnapshotInfo).
+
+    Text is UTF-8; bytes that are not UTF-8 are kept as surrogate escapes. Sizes are bytes, clocks are nanoseconds.
+    """
+
+    id_str: str = ""
+    name: str = ""
+    vm_state_size: int = 0
+    date_sec: int = 0
+    date_nsec: int = 0
+    vm_clock_nsec: int = 0
+
+
+def cut_text(text: str, *, bytes_max: int) -> str:
+    """Return what a C buffer keeps of `text`: at most `bytes_max` bytes of its UTF-8 (SPEC A.1, B.5)."""
+    raw = text.encode("utf-8", "surrogateescape")
+    return text if len(raw) <= bytes_max else raw[:bytes_max].decode("utf-8", "surrogateescape")
+
+
+def as_listed(sn: SnapshotInfo) -> SnapshotInfo:
+    """Return `sn` as the API lists it: id and name cut to their fields' limits (SPEC B.5)."""
+    id_str, name = cut_text(sn.id_str, bytes_max=ID_BYTES_MAX), cut_text(sn.name, bytes_max=NAME_BYTES_MAX)
+    return sn if (id_str, name) == (sn.id_str, sn.name) else replace(sn, id_str=id_str, name=name)

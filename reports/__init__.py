@@ -1,0 +1,1 @@
+"""Reads histories, writes files; never touches a driver."""

@@ -1,0 +1,96 @@
+"""What a run concluded, as data: exactly what result.json holds (DESIGN.md section 6), and the histories behind it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from snapcheck.model.history import History
+from snapcheck.model.law_names import Law, Severity
+
+SCHEMA: Final = 1
+
+
+class Verdict(StrEnum):
+    """What a run says of the driver; unknown whenever the run could not tell."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+EXIT_STATUS: Final = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.UNKNOWN: 3}
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseReport:
+    """What one phase did. `complete` speaks of `scope` and of nothing else."""
+
+    name: str
+    histories: int
+    steps: int
+    seconds: float
+    complete: bool
+    scope: str
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(frozen=True, slots=True)
+class LawReport:
+    """How often a law was checked, and how often it was violated (warnings included)."""
+
+    law: Law
+    checked: int
+    violated: int
+    not_observable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Cells of the matrix operation x fault x device position: how many there are, reached, and which never were."""
+
+    cells: int
+    reached: int
+    never: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ViolationReport:
+    """One violation, shrunk: the fields of result.json, and what only the pages show (`evidence`, `history`)."""
+
+    id: str
+    law: Law
+    severity: Severity
+    device: str
+    operation: str
+    summary: str
+    operations: int
+    faults: int
+    phase: str
+    found_after_s: float
+    known: bool
+    replay: str
+    evidence: tuple[str, ...] = ()
+    expected: str = ""  # what the model allows at the step, in words
+    actual: str = ""  # what the driver did instead
+    step: int = 0  # index of the violating step in `history`
+    history: History | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A whole run. `notes` are the reasons for an unknown verdict and whatever else a person should know."""
+
+    version: str
+    verdict: Verdict
+    driver: str
+    semantics: str
+    seed: int
+    devices: int
+    seconds: float
+    phases: tuple[PhaseReport, ...]
+    laws: tuple[LawReport, ...]
+    coverage: Coverage
+    violations: tuple[ViolationReport, ...]
+    notes: tuple[str, ...] = ()
+    schema: int = SCHEMA

@@ -1,0 +1,1 @@
+"""The harness that users run: model and driver side by side."""

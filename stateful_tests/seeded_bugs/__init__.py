@@ -1,0 +1,1 @@
+"""Drivers with one known bug each: the harness must find them all."""
