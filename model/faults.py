@@ -18,7 +18,11 @@ REGIONS = ("header", "l1", "l2", "refcount-table", "refcount-block", "snapshot-t
 # --- what happens to the I/O that meets the fault -------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Fails:
-    """It reports `errno` and has no effect. From then on, with kind `any` and ENOMEDIUM: the medium vanished."""
+    """It reports `errno` and has no effect.
+
+    From then on (times 0), with kind `any` and ENOMEDIUM: the medium vanished. With kind `write` and EROFS: the medium
+    turned read-only, so that discards and truncates fail as well once it struck.
+    """
 
     errno: Errno = Errno.EIO
 

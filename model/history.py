@@ -47,7 +47,10 @@ class Drain(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A guest request of `device` was submitted, or completed: `action` is submit or complete; errno on completion."""
+    """A guest request of `device`: `action` is submit, start when it begins to land, or complete, with its errno.
+
+    What is between start and complete is the request's own I/O, not that of the operation during which it lands.
+    """
 
     device: str
     action: str
@@ -78,7 +81,7 @@ Event = Call | Lock | Drain | Request | Io | FaultMet
 class Recorder(Protocol):
     """Whoever listens to what happens during a step. It is passed in; it never blocks and never raises."""
 
-    def emit(self, event: Event) -> None: ...
+    def emit(self, event: Event, /) -> None: ...
 
 
 class EventList:

@@ -52,6 +52,7 @@ class Coverage:
     cells: int
     reached: int
     never: tuple[str, ...] = ()
+    hits: Mapping[str, int] = field(default_factory=dict[str, int])  # for the pages: "all-delete x flush-error x d2": 7
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,294 @@
+"""Guest I/O: reading, writing and unmapping ranges of guest bytes, copy-on-write included.
+
+Addresses are guest bytes; those behind the virtual size hold the VM state (SPEC B.9). A cluster is written in place
+only when its L2 entry and its L1 entry both carry COPIED; otherwise new clusters are filled first and linked last.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from snapcheck.impl.blockfile import BlockError
+from snapcheck.impl.qcow2.host import Words, decoded
+from snapcheck.impl.qcow2.layout import COPIED, OFFSET_MASK
+from snapcheck.impl.qcow2.state import State
+
+
+class _Segment(NamedTuple):
+    """The part of a range that one L2 table maps: bytes `start` to `end`, and entries `low` to `high` of the table."""
+
+    index: int  # of the L1 entry
+    start: int
+    end: int
+    low: int
+    high: int
+
+
+# --- reading --------------------------------------------------------------------------------------
+def read(state: State, start: int, length: int) -> bytes:
+    """Return `length` guest bytes from `start` on; what is not mapped reads as zeroes."""
+    bits = state.header.cluster_bits
+    within = start & (1 << bits) - 1
+    if within + length <= 1 << bits:
+        return _read_in_cluster(state, start >> bits, within, length)
+    return b"".join(
+        state.host.read(offset, size, "data") if offset else bytes(size) for offset, size in _extents(state, start, length)
+    )
+
+
+def _read_in_cluster(state: State, cluster: int, within: int, length: int) -> bytes:
+    offset = _data_offset(state, cluster)
+    return state.host.read(offset + within, length, "data") if offset else bytes(length)
+
+
+def _data_offset(state: State, cluster: int) -> int:
+    tables = state.tables
+    table = tables.active_l2(cluster >> tables.l2_bits)
+    return tables.data_offset(table[cluster & (tables.l2_entries - 1)]) if table is not None else 0
+
+
+def _extents(state: State, start: int, length: int) -> Iterator[tuple[int, int]]:
+    """Yield (offset in the file or 0 for zeroes, bytes): what lies together in the file comes in one piece."""
+    bits, end = state.header.cluster_bits, start + length
+    offset, size = 0, 0
+    while start < end:
+        step = min(end - start, (1 << bits) - (start & (1 << bits) - 1))
+        host = _data_offset(state, start >> bits)
+        here = host + (start & (1 << bits) - 1) if host else 0
+        if size and here == (offset + size if offset else 0):
+            size += step
+        else:
+            if size:
+                yield offset, size
+            offset, size = here, step
+        start += step
+    if size:
+        yield offset, size
+
+
+# --- writing --------------------------------------------------------------------------------------
+def write(state: State, start: int, data: bytes) -> None:
+    """Write guest bytes. On failure each sector is old or new, and the metadata consistent."""
+    bits = state.header.cluster_bits
+    within = start & (1 << bits) - 1
+    if within + len(data) <= 1 << bits:  # the short way: one cluster that is ours alone
+        offset = _own_offset(state, start >> bits)
+        if offset:
+            state.host.write(offset + within, data, "data")
+            return
+    state.settle()
+    view = memoryview(data)
+    for segment in _segments(state, start, start + len(data)):
+        _write_segment(state, segment, view[segment.start - start : segment.end - start])
+
+
+def _own_offset(state: State, cluster: int) -> int:
+    """Return where the cluster can be written in place, 0 when it can not."""
+    tables = state.tables
+    index = cluster >> tables.l2_bits
+    table = tables.active_l2(index)
+    if table is None or not tables.l1[index] & COPIED:
+        return 0
+    entry = table[cluster & (tables.l2_entries - 1)]
+    return tables.data_offset(entry) if entry & COPIED else 0
+
+
+def _segments(state: State, start: int, end: int) -> Iterator[_Segment]:
+    bits, span = state.header.cluster_bits, state.header.l2_span
+    while start < end:
+        index = start // span
+        stop, base = min(end, (index + 1) * span), index * span
+        yield _Segment(index, start, stop, (start - base) >> bits, ((stop - base - 1) >> bits) + 1)
+        start = stop
+
+
+def _write_segment(state: State, segment: _Segment, view: memoryview) -> None:
+    bits = state.header.cluster_bits
+    first = segment.index << state.tables.l2_bits
+    fresh: list[int] = []
+    places: list[tuple[int, int, int]] = []  # where in the file, and which bytes of the guest
+    for slot in range(segment.low, segment.high):
+        offset = _own_offset(state, first + slot)
+        base = (first + slot) << bits
+        low, high = max(base, segment.start), min(base + (1 << bits), segment.end)
+        if not offset:
+            fresh.append(slot)
+        elif places and places[-1][0] + places[-1][2] - places[-1][1] == offset and places[-1][2] == low:
+            places[-1] = (places[-1][0], places[-1][1], high)
+        else:
+            places.append((offset + low - base, low, high))
+    for offset, low, high in places:
+        state.host.write(offset, bytes(view[low - segment.start : high - segment.start]), "data")
+    if fresh:
+        _write_fresh(state, segment, fresh, view)
+
+
+def _write_fresh(state: State, segment: _Segment, slots: list[int], view: memoryview) -> None:
+    """Write the clusters of `slots` to new places, and then link them."""
+    link = _Link(state, segment.index)
+    contents = [_merged_cluster(state, segment, slot, view) for slot in slots]
+    clusters = state.take(len(slots) + link.needs_table)
+    try:
+        _write_clusters(state, clusters[: len(slots)], contents)
+    except BlockError:
+        state.release(clusters)
+        raise
+    bits = state.header.cluster_bits
+    entries = {slot: cluster << bits | COPIED for slot, cluster in zip(slots, clusters, strict=False)}
+    link.change(entries, spare=clusters[-1] if link.needs_table else 0)
+
+
+def _merged_cluster(state: State, segment: _Segment, slot: int, view: memoryview) -> bytes:
+    """Return what the whole cluster holds after the write: old bytes around the new ones."""
+    cluster = (segment.index << state.tables.l2_bits) + slot
+    base, size = cluster << state.header.cluster_bits, state.header.cluster_bytes
+    low, high = max(base, segment.start), min(base + size, segment.end)
+    new = view[low - segment.start : high - segment.start]
+    if high - low == size:
+        return bytes(new)
+    head = _read_in_cluster(state, cluster, 0, low - base) if low > base else b""
+    tail = _read_in_cluster(state, cluster, high - base, base + size - high) if high < base + size else b""
+    return b"".join((head, new, tail))
+
+
+def _write_clusters(state: State, clusters: list[int], contents: list[bytes]) -> None:
+    """Write each content into its cluster; neighbours in one go."""
+    start = 0
+    for number in range(1, len(clusters) + 1):
+        if number == len(clusters) or clusters[number] != clusters[number - 1] + 1:
+            data = b"".join(contents[start:number]) if number - start > 1 else contents[start]
+            state.host.write(clusters[start] << state.header.cluster_bits, data, "data")
+            start = number
+
+
+# --- unmapping ------------------------------------------------------------------------------------
+def unmap(state: State, start: int, end: int) -> list[int]:
+    """Make the clusters that lie wholly inside the range read as zeroes; return those that were let go of."""
+    size = state.header.cluster_bytes
+    start, end = -(-start // size) * size, end // size * size
+    state.settle()
+    lost: list[int] = []
+    for segment in _segments(state, start, min(end, len(state.tables.l1) * state.header.l2_span)):
+        table = state.tables.active_l2(segment.index)
+        if table is None:
+            continue
+        used = {slot: 0 for slot in range(segment.low, segment.high) if table[slot]}
+        if used:
+            lost += _unlink(state, segment.index, used)
+    return lost
+
+
+def _unlink(state: State, index: int, entries: dict[int, int]) -> list[int]:
+    link = _Link(state, index)
+    if link.needs_table and not link.empties(entries):
+        return link.change(entries, spare=state.take(1)[0])
+    return link.change(entries, spare=0)
+
+
+def discard_in_file(state: State, clusters: list[int]) -> None:
+    """Tell the file that those of `clusters` that are free now hold nothing; that is advice, and may fail."""
+    size = state.header.cluster_bytes
+    free = sorted(cluster for cluster in clusters if not state.refcounts.get(cluster))
+    start = 0
+    for number in range(1, len(free) + 1):
+        if number == len(free) or free[number] != free[number - 1] + 1:
+            with suppress(BlockError):
+                state.host.file.discard(free[start] * size, (number - start) * size, region="data")
+            start = number
+
+
+def zero(state: State, start: int, end: int) -> None:
+    """Make the range read as zeroes: whole clusters by unmapping, parts of clusters that hold something by writing."""
+    size = state.header.cluster_bytes
+    head, tail = min(-(-start // size) * size, end), max(end // size * size, start)
+    if head > tail:  # within one cluster
+        _zero_in_cluster(state, start, end)
+        return
+    _zero_in_cluster(state, start, head)
+    unmap(state, head, tail)
+    _zero_in_cluster(state, tail, end)
+
+
+def _zero_in_cluster(state: State, start: int, end: int) -> None:
+    if start < end and _data_offset(state, start >> state.header.cluster_bits):
+        write(state, start, bytes(end - start))
+
+
+# --- linking --------------------------------------------------------------------------------------
+class _Link:
+    """A change of entries of one L2 table of the active tree: in place when the table is ours, else in a copy."""
+
+    __slots__ = ("_index", "_l1_entry", "_old", "_state", "needs_table")
+
+    def __init__(self, state: State, index: int) -> None:
+        self._state = state
+        self._index = index
+        self._l1_entry = state.tables.l1[index]
+        table = state.tables.active_l2(index)
+        self._old: Words = table if table is not None else decoded(bytes(state.header.cluster_bytes), "Q")
+        self.needs_table = not self._l1_entry & COPIED or table is None
+
+    def empties(self, entries: dict[int, int]) -> bool:
+        """Tell whether the table maps nothing any more after `entries` (slot to L2 entry, all 0) were changed."""
+        return len(self._old) - self._old.count(0) == len(entries)
+
+    def change(self, entries: dict[int, int], *, spare: int) -> list[int]:
+        """Publish `entries`, in a copy of the table in cluster `spare` unless the table is ours.
+
+        Without `spare` a table that is not ours is let go of. Releases whatever nothing refers to afterwards, on
+        failure too; returns the clusters that were released.
+        """
+        try:
+            self._require_counted(entries)
+            if self.needs_table:
+                self._change_in_copy(entries, spare)
+            else:
+                self._change_in_place(entries)
+        except BlockError:
+            if not self._state.host.dead:
+                self._state.release(self._unreferenced(entries, spare))
+            raise
+        lost = self._unreferenced(entries, spare)
+        if lost:
+            self._state.release(lost)
+        return lost
+
+    def _require_counted(self, entries: dict[int, int]) -> None:
+        self._state.refcounts.require_counted(self._clusters(self._old[slot] for slot in entries))
+
+    def _change_in_place(self, entries: dict[int, int]) -> None:
+        state = self._state
+        new = self._old[:]
+        for slot, entry in entries.items():
+            new[slot] = entry
+        if any(entries.values()):
+            state.host.barrier()  # what the entries will refer to comes first
+        state.tables.store_l2(self._l1_entry & OFFSET_MASK, new, min(entries), max(entries) + 1)
+
+    def _change_in_copy(self, entries: dict[int, int], spare: int) -> None:
+        state, tables = self._state, self._state.tables
+        if spare:
+            offset = self._l1_entry & OFFSET_MASK
+            shared_by = state.refcounts.get(offset >> tables.cluster_bits) if offset else 0
+            new = tables.own_copy(self._old, shared_by)
+            for slot, entry in entries.items():
+                new[slot] = entry
+            tables.write_l2(spare << tables.cluster_bits, new)
+            state.host.barrier()
+        tables.store_l1_entry(self._index, spare << tables.cluster_bits | COPIED if spare else 0)
+
+    def _unreferenced(self, entries: dict[int, int], spare: int) -> list[int]:
+        """Return what nothing refers to now: the old clusters where the change landed, the new ones where not."""
+        tables = self._state.tables
+        if self.needs_table:
+            landed = tables.l1[self._index] != self._l1_entry
+            gone = [self._old[slot] if landed else entry for slot, entry in entries.items()]
+            gone.append(self._l1_entry if landed else spare << tables.cluster_bits)
+        else:
+            now = tables.l2(self._l1_entry & OFFSET_MASK)
+            gone = [self._old[slot] if now[slot] == entry else entry for slot, entry in entries.items()]
+        return self._clusters(gone)
+
+    def _clusters(self, entries: Iterable[int]) -> list[int]:
+        bits = self._state.header.cluster_bits
+        return [(entry & OFFSET_MASK) >> bits for entry in entries if entry & OFFSET_MASK]

@@ -1,0 +1,197 @@
+"""One open image: its header, tables, refcounts and snapshots, and how they change together."""
+
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from snapcheck.impl.blockfile import BlockError, BlockFile
+from snapcheck.impl.qcow2.host import Host, Words, encoded, padded
+from snapcheck.impl.qcow2.layout import (
+    AUTOCLEAR_FIELD,
+    HEADER_BYTES,
+    L1_ENTRIES_MAX,
+    REFCOUNT_FIELDS,
+    RESIZE_FIELDS,
+    SNAPSHOT_TABLE_BYTES_MAX,
+    Header,
+    NeedMoreError,
+    SnapshotEntry,
+    ceil_div,
+    parse_snapshots,
+)
+from snapcheck.impl.qcow2.refcounts import Clusters, Refcounts, RefcountTable, merged
+from snapcheck.impl.qcow2.tables import Tables
+from snapcheck.model.errno import Errno
+
+_GUESS_BYTES: Final = 4096  # enough for most snapshot tables, so that they take one read
+
+
+class SnapshotTable(NamedTuple):
+    """The snapshots in table order, and how many bytes they take on disk."""
+
+    entries: list[SnapshotEntry]
+    length: int
+
+
+def read_header(file: BlockFile) -> Header:
+    """Return the header of the image in `file`, checked for sanity; `ImageError` says what is wrong with it."""
+    header = Header.parse(file.pread(0, HEADER_BYTES, region="header"))
+    header.require_sane(file_bytes=file.size())
+    return header
+
+
+def read_snapshots(file: BlockFile, header: Header) -> SnapshotTable:
+    """Return the snapshot table; what would lie behind the end of the file is read as zeroes."""
+    length, length_max = _GUESS_BYTES, SNAPSHOT_TABLE_BYTES_MAX + (1 << 18)  # so that too large ones are seen whole
+    while header.snapshot_count:
+        raw = file.pread(header.snapshots_offset, min(length, length_max), region="snapshot-table")
+        try:
+            return SnapshotTable(*parse_snapshots(raw, header))
+        except NeedMoreError as more:
+            length = max(more.length, 2 * length)
+    return SnapshotTable([], 0)
+
+
+class State:
+    """An open image. Whatever changes the header goes through `publish`; whatever frees clusters through `release`."""
+
+    __slots__ = ("_copied_stale", "header", "host", "refcounts", "snapshot_table", "tables")
+
+    def __init__(self, file: BlockFile, *, read_only: bool) -> None:
+        self.host = Host(file)
+        self.header = read_header(file)
+        self.header.require_clean()
+        self.snapshot_table = read_snapshots(file, self.header)
+        self.refcounts = Refcounts(self.host, self.header, self._publish_refcount_table)
+        self.tables = Tables(self.host, self.header, self.refcounts)
+        self._copied_stale = False
+        self._pin()
+        if self.header.autoclear and not read_only:  # features that this engine would not keep up to date
+            self.publish(replace(self.header, autoclear=0), AUTOCLEAR_FIELD)
+
+    def clone(self) -> "State":
+        """Return the same image over a clone of its file."""
+        twin = object.__new__(State)
+        twin.host, twin.header = self.host.clone(), self.header
+        twin.snapshot_table = self.snapshot_table
+        twin.refcounts = self.refcounts.clone(twin.host, twin._publish_refcount_table)
+        twin.tables = self.tables.clone(twin.host, twin.refcounts)
+        twin._copied_stale = self._copied_stale
+        return twin
+
+    # --- the header -------------------------------------------------------------------------------
+    def publish(self, new: Header, fields: tuple[int, int], *, snapshots: SnapshotTable | None = None) -> None:
+        """Make `new` the header, by one write of the bytes of `fields`: durably, or not at all."""
+        start, end = fields
+        self.host.publish(start, new.pack()[start:end], self.header.pack()[start:end])
+        self.header = new
+        if snapshots is not None:
+            self.snapshot_table = snapshots
+        self._pin()
+
+    def _publish_refcount_table(self, place: RefcountTable) -> None:
+        new = replace(self.header, refcount_table_offset=place.offset, refcount_table_clusters=place.clusters)
+        self.publish(new, REFCOUNT_FIELDS)
+
+    def _pin(self) -> None:
+        """Tell the allocator which tables must never be handed out, whatever their refcounts say."""
+        table = self.header.refcount_table_offset >> self.header.cluster_bits
+        ranges = (self.l1_clusters(), self.snapshot_clusters())
+        self.refcounts.pinned = (
+            (0, 1),
+            (table, table + self.header.refcount_table_clusters),
+            *((clusters.start, clusters.stop) for clusters in ranges if clusters),
+        )
+
+    # --- clusters ---------------------------------------------------------------------------------
+    def clusters_of(self, length: int) -> int:
+        """Return how many clusters `length` bytes take."""
+        return ceil_div(length, self.header.cluster_bytes)
+
+    def range_of(self, offset: int, length: int) -> range:
+        """Return the clusters of a table of `length` bytes at `offset`."""
+        first = offset >> self.header.cluster_bits
+        return range(first, first + self.clusters_of(length))
+
+    def l1_clusters(self) -> range:
+        return self.range_of(self.header.l1_offset, self.header.l1_size * 8)
+
+    def snapshot_clusters(self) -> range:
+        return self.range_of(self.header.snapshots_offset, self.snapshot_table.length)
+
+    @contextmanager
+    def holding(self, *clusters: Clusters, copied_stale: bool = False) -> Generator[None]:
+        """Count `clusters` once more for what is built inside; when that fails they are released again."""
+        held = merged(clusters)
+        try:
+            self.refcounts.raise_(held)
+        except BlockError:
+            self.settle()  # raise_ owes what it could not undo
+            raise
+        try:
+            yield
+        except BlockError:
+            self.release(held, copied_stale=copied_stale)
+            raise
+
+    def take(self, count: int) -> list[int]:
+        """Return `count` clusters, wherever they are, that are counted already."""
+        clusters = self.refcounts.find_scattered(count)
+        try:
+            self.refcounts.raise_(clusters)
+        except BlockError:
+            self.settle()
+            raise
+        return clusters
+
+    def release(self, *clusters: Clusters, copied_stale: bool = False) -> None:
+        """Lower the refcounts of `clusters`: now or, when the device does not allow it, later. Never raises."""
+        for some in clusters:
+            self.refcounts.owe(some)
+        self._copied_stale = self._copied_stale or copied_stale
+        self.settle()
+
+    def settle(self) -> None:
+        """Pay what is owed to the image, as far as the device allows."""
+        if self.host.dead:
+            return
+        with suppress(BlockError):  # what can not be paid stays owed
+            self.refcounts.pay()
+            if self._copied_stale:
+                self.tables.refresh_copied()
+                self._copied_stale = False
+
+    # --- the active L1 table ----------------------------------------------------------------------
+    def write_l1(self, first: int, l1: Words) -> int:
+        """Write an L1 table that nothing refers to yet into the clusters from `first` on; return its offset."""
+        offset = first << self.header.cluster_bits
+        if l1:
+            self.host.write(offset, encoded(l1), "l1")
+        return offset
+
+    def adopt_l1(self, l1: Words) -> None:
+        """Take `l1` as the active table, now that the header points to it."""
+        self.tables.l1, self.tables.l1_offset = l1, self.header.l1_offset
+
+    def move_l1(self, l1: Words, *, size: int, dropped: Clusters = ()) -> None:
+        """Make `l1` the active table, at a new place, and `size` the virtual size, both at once.
+
+        `dropped` is what the former table referred to and `l1` does not; it is released with the former table.
+        """
+        former = self.l1_clusters()
+        count = self.clusters_of(len(l1) * 8)
+        first = self.refcounts.find(count) if count else 0
+        with self.holding(range(first, first + count)):
+            offset = self.write_l1(first, l1)
+            self.publish(replace(self.header, size=size, l1_size=len(l1), l1_offset=offset), RESIZE_FIELDS)
+        self.adopt_l1(l1)
+        self.release(dropped, former)
+
+    def grow_l1(self, entries: int) -> None:
+        """Give the active L1 table at least `entries` entries; EFBIG beyond what the format allows."""
+        if entries > L1_ENTRIES_MAX:
+            raise BlockError(Errno.EFBIG, f"the L1 table can not have more than {L1_ENTRIES_MAX} entries")
+        l1 = self.tables.l1
+        larger = min(max(entries, len(l1) * 3 // 2), L1_ENTRIES_MAX)
+        self.move_l1(padded(l1, larger), size=self.header.size)

@@ -1,0 +1,212 @@
+"""The mapping: the active L1 table, L2 tables, what a tree refers to, and the COPIED bits (SPEC B.7)."""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snapcheck.impl.blockfile import BlockError
+from snapcheck.impl.qcow2.host import Host, StoreError, Words, decoded
+from snapcheck.impl.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, ZERO, Header
+from snapcheck.impl.qcow2.refcounts import Refcounts
+from snapcheck.model.errno import Errno
+
+_CACHE_BYTES_MAX: Final = 32 << 20
+_BATCH_BYTES: Final = 8 << 20  # of L2 tables that are looked at together
+_MASK64: Final = np.uint64(OFFSET_MASK)
+_COPIED64: Final = np.uint64(COPIED)
+
+
+class Tree(NamedTuple):
+    """What an L1 table refers to: every L2 table and data cluster once, and the L2 tables that hold COPIED bits."""
+
+    clusters: NDArray[np.int64]
+    with_copied: list[int]
+
+
+class Tables:
+    """The active L1 table and the L2 tables of all trees, by offset. Tables never change in place."""
+
+    __slots__ = ("_bad_bits", "_cache", "_host", "_refcounts", "cluster_bits", "l1", "l1_offset", "l2_bits", "l2_entries")
+
+    def __init__(self, host: Host, header: Header, refcounts: Refcounts) -> None:
+        self._host = host
+        self._refcounts = refcounts
+        self.cluster_bits = header.cluster_bits
+        self.l2_bits = header.cluster_bits - 3
+        self.l2_entries = 1 << self.l2_bits
+        self._bad_bits = COMPRESSED | (OFFSET_MASK & (header.cluster_bytes - 1))
+        self._cache: dict[int, Words] = {}
+        self.l1_offset = header.l1_offset
+        self.l1 = self.load_l1(header.l1_offset, header.l1_size)
+
+    def clone(self, host: Host, refcounts: Refcounts) -> "Tables":
+        """Return the same tables over another host."""
+        twin = object.__new__(Tables)
+        for name in Tables.__slots__:
+            setattr(twin, name, getattr(self, name))
+        twin._host, twin._refcounts, twin._cache = host, refcounts, self._cache.copy()
+        return twin
+
+    # --- looking up -------------------------------------------------------------------------------
+    def load_l1(self, offset: int, entries: int) -> Words:
+        """Return the L1 table at `offset`, of a snapshot or the active one."""
+        return self._host.load(offset, entries, "Q", "l1") if entries else decoded(b"", "Q")
+
+    def l2(self, offset: int) -> Words:
+        """Return the L2 table at `offset`; EIO when that is no place for one."""
+        table = self._cache.get(offset)
+        if table is None:
+            self._require_cluster(offset, "L1 entry", "an L2 table")
+            table = self._host.load(offset, self.l2_entries, "Q", "l2")
+            if len(self._cache) << self.cluster_bits > _CACHE_BYTES_MAX:
+                self._cache.clear()
+            self._cache[offset] = table
+        return table
+
+    def active_l2(self, index: int) -> Words | None:
+        """Return the L2 table of the active L1's entry `index`, None where there is none."""
+        if index >= len(self.l1):
+            return None
+        offset = self.l1[index] & OFFSET_MASK
+        return self.l2(offset) if offset else None
+
+    def data_offset(self, entry: int) -> int:
+        """Return where the data of an L2 entry is in the file, 0 where it reads as zeroes; EIO for a bad pointer."""
+        offset = entry & OFFSET_MASK
+        if not entry & (self._bad_bits | ZERO) and offset >> self.cluster_bits < self._refcounts.limit:
+            return offset
+        self.require_entry(entry)
+        return 0
+
+    def require_entry(self, entry: int) -> None:
+        """Raise EIO (ENOTSUP for compressed data) for an L2 entry that points where no data cluster can be."""
+        if entry & COMPRESSED:
+            raise BlockError(Errno.ENOTSUP, "L2 entry: a compressed cluster; convert the image with `qemu-img convert`")
+        self._require_cluster(entry & OFFSET_MASK, "L2 entry", "data")
+
+    def _require_cluster(self, offset: int, kind: str, target: str) -> None:
+        if offset & ((1 << self.cluster_bits) - 1) or offset >> self.cluster_bits >= self._refcounts.limit:
+            raise BlockError(Errno.EIO, f"{kind}: {offset:#x} is no cluster that could hold {target}; the image is corrupt")
+
+    # --- changing ---------------------------------------------------------------------------------
+    def store_l1_entry(self, index: int, entry: int) -> None:
+        """Change one entry of the active L1 table, on the medium and in memory."""
+        new = self.l1[:]
+        new[index] = entry
+        self._store_l1(new, index, index + 1)
+
+    def _store_l1(self, new: Words, low: int, high: int) -> None:
+        try:
+            self._host.store(self.l1_offset, new, low, high, "l1", old=self.l1)
+        except StoreError as error:
+            self.l1 = error.words
+            raise
+        self.l1 = new
+
+    def store_l2(self, offset: int, new: Words, low: int, high: int) -> None:
+        """Change entries `low` to `high` of the L2 table at `offset`, on the medium and in memory."""
+        try:
+            self._host.store(offset, new, low, high, "l2", old=self.l2(offset))
+        except StoreError as error:
+            self._cache[offset] = error.words
+            raise
+        self._cache[offset] = new
+
+    def write_l2(self, offset: int, table: Words) -> None:
+        """Write a whole L2 table that nothing refers to yet."""
+        self._cache[offset] = decoded(bytes(1 << self.cluster_bits), "Q")
+        self.store_l2(offset, table, 0, len(table))
+
+    # --- whole trees ------------------------------------------------------------------------------
+    def gather(self, l1: Words) -> Tree:
+        """Return all that the tree of `l1` refers to; EIO or ENOTSUP, with nothing changed, for a bad pointer."""
+        offsets = _l2_offsets(l1)
+        with_copied: list[int] = []
+        parts = [np.array(offsets, dtype=np.int64) >> self.cluster_bits]
+        for batch in self._batches(offsets):
+            entries = self._entries(batch)
+            if bool((entries & _COPIED64).any()):
+                rows = (entries & _COPIED64).reshape(len(batch), -1).any(axis=1)
+                with_copied += [offset for offset, has in zip(batch, rows.tolist(), strict=True) if has]
+            parts.append(self._clusters_of(entries))
+        return Tree(np.concatenate(parts), with_copied)
+
+    def _batches(self, offsets: list[int]) -> list[list[int]]:
+        step = max(_BATCH_BYTES >> self.cluster_bits, 1)
+        return [offsets[first : first + step] for first in range(0, len(offsets), step)]
+
+    def _entries(self, offsets: list[int]) -> NDArray[np.uint64]:
+        tables = [self.l2(offset) for offset in offsets]
+        return np.frombuffer(tables[0] if len(tables) == 1 else b"".join(tables), dtype=np.uint64)
+
+    def _clusters_of(self, entries: NDArray[np.uint64]) -> NDArray[np.int64]:
+        used = entries[np.flatnonzero(entries & (_MASK64 | np.uint64(COMPRESSED)))]
+        clusters = ((used & _MASK64) >> np.uint64(self.cluster_bits)).astype(np.int64)
+        bad = (used & np.uint64(self._bad_bits)).astype(bool) | (clusters >= self._refcounts.limit)
+        if bool(bad.any()):
+            self.require_entry(int(used[bad][0]))
+        return clusters
+
+    def clear_copied(self, offsets: list[int]) -> None:
+        """Take the COPIED bit from every entry of the L2 tables at `offsets`: their clusters become shared."""
+        for offset in offsets:
+            old = self.l2(offset)
+            entries = np.frombuffer(old, dtype=np.uint64)
+            self._store_changed(offset, entries, entries & ~_COPIED64)
+
+    def refresh_copied(self) -> None:
+        """Set COPIED in the active tree exactly where the refcount is 1 (after a snapshot went away)."""
+        offsets = _l2_offsets(self.l1)
+        for batch in self._batches(offsets):
+            entries = self._entries(batch)
+            wanted = self._recounted(entries)
+            if not np.array_equal(entries, wanted):
+                tables = zip(batch, entries.reshape(len(batch), -1), wanted.reshape(len(batch), -1), strict=True)
+                for offset, row, row_wanted in tables:
+                    self._store_changed(offset, row, row_wanted)
+        self._refresh_l1()
+
+    def _refresh_l1(self) -> None:
+        entries = np.frombuffer(self.l1, dtype=np.uint64)
+        wanted = self._recounted(entries)
+        changed = np.flatnonzero(entries != wanted)
+        if len(changed):
+            self._store_l1(_as_words(wanted), int(changed[0]), int(changed[-1]) + 1)
+
+    def _recounted(self, entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Return `entries` with the COPIED bit where, and only where, the refcount is 1."""
+        used = np.flatnonzero(entries & _MASK64)
+        counts = self._refcounts.of(((entries[used] & _MASK64) >> np.uint64(self.cluster_bits)).astype(np.int64))
+        wanted = entries.copy()
+        wanted[used] &= ~_COPIED64
+        wanted[used[counts == 1]] |= _COPIED64
+        return wanted
+
+    def _store_changed(self, offset: int, old: NDArray[np.uint64], new: NDArray[np.uint64]) -> None:
+        changed = np.flatnonzero(old != new)
+        if len(changed):
+            self.store_l2(offset, _as_words(new), int(changed[0]), int(changed[-1]) + 1)
+
+    def own_copy(self, table: Words, l2_refcount: int) -> Words:
+        """Return what a private copy of a shared L2 table begins with: its clusters stay shared, so nothing is COPIED.
+
+        An unshared table whose L1 entry lost its COPIED bit (debris of a power cut) keeps what the refcounts allow.
+        """
+        entries = np.frombuffer(table, dtype=np.uint64)
+        return _as_words(self._recounted(entries) if l2_refcount == 1 else entries & ~_COPIED64)
+
+
+def _l2_offsets(l1: Words) -> list[int]:
+    return [entry & OFFSET_MASK for entry in l1 if entry & OFFSET_MASK]
+
+
+def _as_words(entries: NDArray[np.uint64]) -> Words:
+    words = decoded(b"", "Q")
+    words.frombytes(entries.tobytes())
+    return words
+
+
+def without_copied(l1: Words) -> Words:
+    """Return an L1 table whose trees are all shared."""
+    return _as_words(np.frombuffer(l1, dtype=np.uint64) & ~_COPIED64)

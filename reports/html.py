@@ -1,0 +1,302 @@
+"""report.html: what a run found, as one page that needs no network and no script.
+
+This module decides what is shown, as plain values; page.html says how it looks. Everything is escaped by the template.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, StrictUndefined
+from snapcheck.model.history import UNWRITTEN, FaultMet, History, Observation, Step
+from snapcheck.model.law_names import Law, Severity
+from snapcheck.model.laws import RULES
+from snapcheck.model.setup import Semantics
+from snapcheck.model.trace import Trace
+from snapcheck.reports import words
+from snapcheck.reports.event_lines import EventLine, event_lines
+from snapcheck.reports.files import write_whole
+from snapcheck.reports.verdict import Coverage, LawReport, RunResult, ViolationReport
+
+EVENTS_MAX: Final = 400
+ZERO_TAG: Final = 0
+FOREIGN_TAG: Final = 255
+
+
+# --- what the page shows --------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A stretch of sectors with one tag, and the colour that stands for it."""
+
+    start: int
+    count: int
+    tag: int
+
+    @property
+    def fill(self) -> str:
+        if self.tag in (ZERO_TAG, FOREIGN_TAG):
+            return "var(--zero)" if self.tag == ZERO_TAG else "url(#foreign)"
+        return f"hsl({self.tag * 137 % 360} 62% 52%)"  # the golden angle: neighbours in number are far apart in hue
+
+    @property
+    def label(self) -> str:
+        what = {ZERO_TAG: "zeroes", FOREIGN_TAG: "foreign"}.get(self.tag, f"tag {self.tag}")
+        last = self.start + self.count - 1
+        return f"{self.start}-{last}: {what}" if self.count > 1 else f"{self.start}: {what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """One content map: where it was seen, and its runs; `note` stands in when there is nothing to draw."""
+
+    label: str
+    sectors: int
+    runs: tuple[Run, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was observed of one device around the violating step."""
+
+    device: str
+    snapshots: str
+    strips: tuple[Strip, ...]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One step as the table of steps shows it."""
+
+    number: int
+    operation: str
+    purpose: str
+    faults: tuple[tuple[str, str], ...]  # words, and: met, unmet or skipped
+    result: str
+    parts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """Whom first_bad_bs names, and whom the recorded calls point at."""
+
+    named: str
+    deserved: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One violation with everything that the page tells of it."""
+
+    report: ViolationReport
+    devices: tuple[str, ...] = ()
+    steps: tuple[StepRow, ...] = ()
+    culprit: Culprit | None = None
+    seen: tuple[Seen, ...] = ()
+    events: tuple[EventLine, ...] = ()
+    events_left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LawRow:
+    """A law, what it says, how often it was checked, and how that went."""
+
+    report: LawReport
+    says: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of the heat map: how often each device position was hit; None where the cell does not exist."""
+
+    fault: str
+    positions: tuple[tuple[str, int | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """The coverage matrix: operations down, faults across, a square for each device position."""
+
+    faults: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    hits_max: int
+
+
+# --- making it ------------------------------------------------------------------------------------
+def write(path: Path, result: RunResult) -> None:
+    """Write report.html."""
+    write_whole(path, (render(result),))
+
+
+def render(result: RunResult) -> str:
+    """Return the page."""
+    source = resources.files("snapcheck.reports").joinpath("page.html").read_text(encoding="utf-8")
+    # autoescape: a snapshot may be called <script>; finalize: and it may hold bytes that no page can
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_clean
+    )
+    template = environment.from_string(source)
+    return template.render(
+        run=result, cases=[case_of(each) for each in result.violations], laws=law_rows(result.laws),
+        matrix=matrix_of(result.coverage), totals=totals(result), heat=heat,
+    )  # fmt: skip
+
+
+def _clean(value: object) -> object:
+    if not isinstance(value, str) or value.isprintable() or hasattr(value, "__html__"):
+        return value
+    return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in value)
+
+
+def totals(result: RunResult) -> Mapping[str, int]:
+    """Return the numbers of the page's head."""
+    known = sum(each.known for each in result.violations)
+    warnings = sum(each.severity is Severity.WARNING and not each.known for each in result.violations)
+    return {
+        "histories": sum(phase.histories for phase in result.phases),
+        "steps": sum(phase.steps for phase in result.phases),
+        "errors": len(result.violations) - known - warnings, "warnings": warnings, "known": known,
+    }  # fmt: skip
+
+
+def law_rows(laws: Sequence[LawReport]) -> list[LawRow]:
+    """Return the laws, broken ones first, then as they came."""
+    rows = [LawRow(each, _says(each.law), _state(each)) for each in laws]
+    return sorted(rows, key=lambda row: row.state != "broken")
+
+
+def _says(law: Law) -> str:
+    text = RULES[law].judge.__doc__ if law in RULES else None
+    return " ".join((text or "").split("\n\n")[0].replace("`", "").split())
+
+
+def _state(law: LawReport) -> str:
+    if law.violated:
+        return "broken"
+    return "not observable" if law.not_observable else "held" if law.checked else "never checked"
+
+
+# --- one violation --------------------------------------------------------------------------------
+def case_of(report: ViolationReport) -> Case:
+    """Return all that there is to show of a violation; little when its history was not recorded."""
+    history = report.history
+    if history is None or not 0 <= report.step < len(history.steps):
+        return Case(report)
+    step = history.steps[report.step]
+    lines = event_lines(step)
+    return Case(
+        report,
+        devices=tuple(map(words.device_words, history.setup.devices)),
+        steps=tuple(_step_row(index, each, parts=index == report.step) for index, each in enumerate(history.steps)),
+        culprit=_culprit(step, history),
+        seen=tuple(_seen(history, report.step, each) for each in step.observations),
+        events=tuple(lines[:EVENTS_MAX]),
+        events_left_out=max(0, len(lines) - EVENTS_MAX),
+    )
+
+
+def _step_row(index: int, step: Step, *, parts: bool) -> StepRow:
+    struck = {event.fault for event in step.events if isinstance(event, FaultMet)}
+    fates = ("met" if at in struck else "skipped" if at in step.skipped else "unmet" for at in range(len(step.faults)))
+    faults = tuple(zip(map(words.fault_words, step.faults), fates, strict=True))
+    operation = words.operation_words(step.operation)
+    return StepRow(
+        index + 1, operation, step.purpose.value, faults, words.result_words(step.operation, step.result), parts
+    )
+
+
+def _culprit(step: Step, history: History) -> Culprit | None:
+    """Return whom the operation named and whom its calls point at; None where it names nobody by its nature."""
+    if not words.names_culprit(step.operation) or step.result.first_bad == UNWRITTEN or not step.events:
+        return None
+    modern = history.setup.semantics is Semantics.MODERN
+    call = Trace(step.events, {}).culprit(step.operation, modern=modern)
+    why = (
+        f"its {call.function} answered {words.errno_words(call.errno)} first" if call else "no call that counts failed"
+    )
+    return Culprit(step.result.first_bad or "nobody", call.node if call else "nobody", why)
+
+
+# --- what was seen --------------------------------------------------------------------------------
+def _seen(history: History, at: int, now: Observation) -> Seen:
+    before = next(
+        (seen for step in reversed(history.steps[:at]) for seen in step.observations if seen.device == now.device), None
+    )
+    strips = [*_strips(now)]
+    if before is not None and before.memory.content is not None:
+        strips.insert(0, _strip("before", before.memory.content))
+    return Seen(now.device, _list_words(now), tuple(strips), tuple(_remarks(now)))
+
+
+def _strips(seen: Observation) -> Iterator[Strip]:
+    disk = seen.disk.content if seen.disk else None
+    if seen.memory.content is not None:
+        same = disk == seen.memory.content
+        yield _strip("now" if same or disk is None else "in memory", seen.memory.content)
+    if disk is not None and disk != seen.memory.content:
+        yield _strip("reopened", disk)
+    listed = seen.disk.snapshots if seen.disk else None
+    for info, held in zip(listed or (), seen.contents or (), strict=False):
+        label = f"snapshot {words.snapshot_words(info)}"
+        if held is not None and held.content is not None:
+            yield _strip(label, held.content)
+        else:
+            yield Strip(label, 0, (), "out of reach" if held is None else held.error or "could not be read")
+
+
+def _strip(label: str, content: bytes) -> Strip:
+    runs: list[Run] = []
+    for tag, stretch in groupby(content):
+        start = runs[-1].start + runs[-1].count if runs else 0
+        runs.append(Run(start, len(list(stretch)), tag))
+    return Strip(label, len(content), tuple(runs), "" if content else "empty")
+
+
+def _list_words(seen: Observation) -> str:
+    entries = seen.memory.snapshots
+    return "not looked at" if entries is None else ", ".join(map(words.snapshot_words, entries)) or "none"
+
+
+def _remarks(seen: Observation) -> Iterator[str]:
+    if seen.disk and seen.disk.snapshots is not None and seen.disk.snapshots != seen.memory.snapshots:
+        yield f"after reopening: {', '.join(map(words.snapshot_words, seen.disk.snapshots)) or 'no snapshots'}"
+    for where, view in (("in memory", seen.memory), ("reopened", seen.disk)):
+        yield from (f"{where}: {error}" for error in (view.errors if view else ()))
+    if seen.check is not None:
+        check = seen.check
+        if check.corruptions or check.leaks or check.copied_missing:
+            yield f"check: {check.corruptions} corruptions, {check.leaks} leaks, {check.copied_missing} COPIED missing"
+        yield from (f"check: {message}" for message in check.messages)
+
+
+# --- the coverage matrix --------------------------------------------------------------------------
+def matrix_of(coverage: Coverage) -> Matrix:
+    """Return the cells `operation x fault x device` as a table; names that are not of this form are left out."""
+    counts = {**dict.fromkeys(coverage.never, 0), **coverage.hits}
+    cells = {
+        (parts[0], parts[1], parts[2]): hits for key, hits in counts.items() if len(parts := key.split(" x ")) == 3
+    }
+    operations, faults, devices = (sorted({key[axis] for key in cells}) for axis in range(3))
+    rows = tuple(
+        (
+            operation,
+            tuple(
+                Cell(fault, tuple((each, cells.get((operation, fault, each))) for each in devices)) for fault in faults
+            ),
+        )
+        for operation in operations
+    )
+    return Matrix(tuple(faults), rows, max(cells.values(), default=0))
+
+
+def heat(hits: int | None, hits_max: int) -> str:
+    """Return the class of a square: no such cell, never hit, or one of five steps on a scale of powers."""
+    if not hits:
+        return "none" if hits is None else "never"
+    return f"h{min(5, 1 + 5 * (hits.bit_length() - 1) // max(1, hits_max.bit_length()))}"

@@ -1,0 +1,97 @@
+"""A failing run, built by hand: what every report is tried on."""
+
+import pytest
+from snapcheck.model.errno import Errno
+from snapcheck.model.faults import CallFault
+from snapcheck.model.history import (
+    Abilities,
+    Call,
+    Check,
+    Drain,
+    FaultMet,
+    History,
+    Io,
+    Level,
+    Lock,
+    Observation,
+    Result,
+    SnapshotContent,
+    Step,
+    View,
+)  # fmt: skip
+from snapcheck.model.law_names import Law, Severity
+from snapcheck.model.operations import AllCreate, AllDelete, Create, Write
+from snapcheck.model.setup import DeviceSpec, Kind, Setup
+from snapcheck.model.snapshot import SnapshotInfo
+from snapcheck.reports.verdict import Coverage, LawReport, PhaseReport, RunResult, Verdict, ViolationReport
+
+HOSTILE = "<script>alert(1)</script> \udcff\n]]>"
+
+
+def observed(device: str, content: bytes) -> Observation:
+    entries = (SnapshotInfo("1", HOSTILE), SnapshotInfo("2", "a"))
+    view = View(entries, len(content), content)
+    kept = (
+        SnapshotContent(bytes(128), 128),
+        SnapshotContent(content, 128, b"\1" * 100),
+    )
+    return Observation(device, Level.FULL, view, view, kept, Check(messages=("all well",)))
+
+
+def device_events(device: str, errno: int) -> tuple[Call | Lock | Drain | Io, ...]:
+    return (
+        Lock(device, "acquire", "main"),
+        Call(device, device, "find", "generic", "enter"), Call(device, device, "find", "generic", "return"),
+        Call(device, device, "delete", "generic", "enter"), Drain(device, "begin"),
+        Call(device, device, "delete", "driver", "enter"), Io(device, "write", 65536, 512, "snapshot-table"),
+        Io(device, "flush", 0, 0), Call(device, device, "delete", "driver", "return", errno), Drain(device, "end"),
+        Call(device, device, "delete", "generic", "return", errno), Lock(device, "release", "main"),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def history() -> History:
+    """Three devices; the delete on d1 fails, and the driver blames d2."""
+    setup = Setup((DeviceSpec("d0", tag=1), DeviceSpec("d1", Kind.RAW_OVER, tag=2), DeviceSpec("d2", read_only=True)))
+    violating = Step(
+        AllDelete("a"),
+        faults=(CallFault("d1", "delete", errno=Errno.ENOSPC),),
+        events=(*device_events("d0", 0), *device_events("d1", -28), FaultMet("d1", 0)),
+        result=Result(Errno.ENOSPC, first_bad="d2", message="Could not delete snapshot 'a'"),
+        observations=(observed("d0", b"\1" * 100 + b"\3" * 28), observed("d1", b"\2" * 128)),
+    )
+    steps = [
+        Step(Create("d0", HOSTILE, date_sec=7), result=Result(sn=SnapshotInfo("1", HOSTILE))),
+        Step(Write("d0", 100, 28, 3), result=Result()),
+        Step(AllCreate("a", "d0", 100), result=Result(first_bad=None)),
+        violating,
+    ]
+    return History(setup, steps, Abilities())
+
+
+@pytest.fixture
+def violation(history: History) -> ViolationReport:
+    return ViolationReport(
+        id="a1b2c3d4", law=Law.RIGHT_CULPRIT, severity=Severity.ERROR, device="d1", operation="all-delete",
+        summary="all-delete on d1 failed with ENOSPC and the driver blamed d2", operations=4, faults=1,
+        phase="stateful", found_after_s=0.8, known=False, replay="snapcheck replay a1b2c3d4",
+        evidence=("first_bad_bs names d2", f"snapshot {HOSTILE!r}"), expected="ENOSPC, first_bad_bs is d1",
+        actual="ENOSPC, first_bad_bs is d2", step=3, history=history,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def failed(violation: ViolationReport) -> RunResult:
+    hits = {"all-delete x delete-call x d1": 7, "all-delete x none x d0": 40, "create x write-error x d0": 3}
+    return RunResult(
+        version="0.1.0", verdict=Verdict.FAILED, driver="my.driver:factory", semantics="classic", seed=7, devices=3,
+        seconds=41.2,
+        phases=(PhaseReport("stateful", 812, 9021, 12.1, complete=True, scope="812 histories", counts={"faults": 9}),),
+        laws=(
+            LawReport(Law.RIGHT_CULPRIT, 1204, 1, not_observable=False),
+            LawReport(Law.LIST_EXACT, 9021, 0, not_observable=False),
+            LawReport(Law.LOCKS_BALANCED, 0, 0, not_observable=True),
+        ),
+        coverage=Coverage(412, 398, ("all-goto x flush-error x d2",), hits),
+        violations=(violation,), notes=(f"a note about {HOSTILE}",),
+    )  # fmt: skip
