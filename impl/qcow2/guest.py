@@ -4,12 +4,12 @@ Addresses are guest bytes; those behind the virtual size hold the VM state (SPEC
 only when its L2 entry and its L1 entry both carry COPIED; otherwise new clusters are filled first and linked last.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from snapcheck.impl.blockfile import BlockError
-from snapcheck.impl.qcow2.host import Words, decoded
+from snapcheck.impl.qcow2.host import StoreError, Words, decoded
 from snapcheck.impl.qcow2.layout import COPIED, OFFSET_MASK
 from snapcheck.impl.qcow2.state import State
 
@@ -17,7 +17,7 @@ from snapcheck.impl.qcow2.state import State
 class _Segment(NamedTuple):
     """The part of a range that one L2 table maps: bytes `start` to `end`, and entries `low` to `high` of the table."""
 
-    index: int  # of the L1 entry
+    l1_index: int
     start: int
     end: int
     low: int
@@ -32,7 +32,8 @@ def read(state: State, start: int, length: int) -> bytes:
     if within + length <= 1 << bits:
         return _read_in_cluster(state, start >> bits, within, length)
     return b"".join(
-        state.host.read(offset, size, "data") if offset else bytes(size) for offset, size in _extents(state, start, length)
+        state.host.read(offset, size, "data") if offset else bytes(size)
+        for offset, size in _extents(state, start, length)
     )
 
 
@@ -104,7 +105,7 @@ def _segments(state: State, start: int, end: int) -> Iterator[_Segment]:
 
 def _write_segment(state: State, segment: _Segment, view: memoryview) -> None:
     bits = state.header.cluster_bits
-    first = segment.index << state.tables.l2_bits
+    first = segment.l1_index << state.tables.l2_bits
     fresh: list[int] = []
     places: list[tuple[int, int, int]] = []  # where in the file, and which bytes of the guest
     for slot in range(segment.low, segment.high):
@@ -125,7 +126,7 @@ def _write_segment(state: State, segment: _Segment, view: memoryview) -> None:
 
 def _write_fresh(state: State, segment: _Segment, slots: list[int], view: memoryview) -> None:
     """Write the clusters of `slots` to new places, and then link them."""
-    link = _Link(state, segment.index)
+    link = _Link(state, segment.l1_index)
     contents = [_merged_cluster(state, segment, slot, view) for slot in slots]
     clusters = state.take(len(slots) + link.needs_table)
     try:
@@ -140,7 +141,7 @@ def _write_fresh(state: State, segment: _Segment, slots: list[int], view: memory
 
 def _merged_cluster(state: State, segment: _Segment, slot: int, view: memoryview) -> bytes:
     """Return what the whole cluster holds after the write: old bytes around the new ones."""
-    cluster = (segment.index << state.tables.l2_bits) + slot
+    cluster = (segment.l1_index << state.tables.l2_bits) + slot
     base, size = cluster << state.header.cluster_bits, state.header.cluster_bytes
     low, high = max(base, segment.start), min(base + size, segment.end)
     new = view[low - segment.start : high - segment.start]
@@ -153,12 +154,11 @@ def _merged_cluster(state: State, segment: _Segment, slot: int, view: memoryview
 
 def _write_clusters(state: State, clusters: list[int], contents: list[bytes]) -> None:
     """Write each content into its cluster; neighbours in one go."""
-    start = 0
-    for number in range(1, len(clusters) + 1):
-        if number == len(clusters) or clusters[number] != clusters[number - 1] + 1:
-            data = b"".join(contents[start:number]) if number - start > 1 else contents[start]
-            state.host.write(clusters[start] << state.header.cluster_bits, data, "data")
-            start = number
+    done = 0
+    for first, end in _runs(clusters):
+        data = b"".join(contents[done : done + end - first]) if end - first > 1 else contents[done]
+        state.host.write(first << state.header.cluster_bits, data, "data")
+        done += end - first
 
 
 # --- unmapping ------------------------------------------------------------------------------------
@@ -169,12 +169,14 @@ def unmap(state: State, start: int, end: int) -> list[int]:
     state.settle()
     lost: list[int] = []
     for segment in _segments(state, start, min(end, len(state.tables.l1) * state.header.l2_span)):
-        table = state.tables.active_l2(segment.index)
+        table = state.tables.active_l2(segment.l1_index)
         if table is None:
             continue
         used = {slot: 0 for slot in range(segment.low, segment.high) if table[slot]}
+        for slot in used:
+            state.tables.require_entry(table[slot])
         if used:
-            lost += _unlink(state, segment.index, used)
+            lost += _unlink(state, segment.l1_index, used)
     return lost
 
 
@@ -188,12 +190,18 @@ def _unlink(state: State, index: int, entries: dict[int, int]) -> list[int]:
 def discard_in_file(state: State, clusters: list[int]) -> None:
     """Tell the file that those of `clusters` that are free now hold nothing; that is advice, and may fail."""
     size = state.header.cluster_bytes
-    free = sorted(cluster for cluster in clusters if not state.refcounts.get(cluster))
+    with suppress(BlockError):
+        free = sorted(cluster for cluster in clusters if not state.refcounts.get(cluster))
+        for first, end in _runs(free):
+            state.host.file.discard(first * size, (end - first) * size, region="data")
+
+
+def _runs(clusters: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield (from, to) for each run of neighbours in `clusters`."""
     start = 0
-    for number in range(1, len(free) + 1):
-        if number == len(free) or free[number] != free[number - 1] + 1:
-            with suppress(BlockError):
-                state.host.file.discard(free[start] * size, (number - start) * size, region="data")
+    for number in range(1, len(clusters) + 1):
+        if number == len(clusters) or clusters[number] != clusters[number - 1] + 1:
+            yield clusters[start], clusters[number - 1] + 1
             start = number
 
 
@@ -244,9 +252,15 @@ class _Link:
                 self._change_in_copy(entries, spare)
             else:
                 self._change_in_place(entries)
-        except BlockError:
-            if not self._state.host.dead:
+        except StoreError as error:
+            if error.words is None:  # nobody knows whether the change landed
+                self._state.host.die(error)
+            else:
                 self._state.release(self._unreferenced(entries, spare))
+            raise
+        except BlockError:  # no table was changed
+            new = [*entries.values(), spare << self._state.header.cluster_bits]
+            self._state.release(self._clusters(new))
             raise
         lost = self._unreferenced(entries, spare)
         if lost:

@@ -3,7 +3,9 @@
 Two rules make memory and medium agree after any failure:
 
 * a table in memory changes only when its write succeeded; when it failed, what is on the medium is read back;
-* where that can not be found out either, the image is dead: every later call is refused until it is opened again.
+* where that can not be read either, the table is forgotten and read again when it is needed next, as far as nothing
+  that is visible hangs on it (refcounts, COPIED bits); otherwise the image is dead: every later call is refused until
+  it is opened again.
 """
 
 import sys
@@ -38,9 +40,9 @@ def padded(words: Words, count: int) -> Words:
 
 
 class StoreError(BlockError):
-    """A table could not be written, or only in part; `words` is the table as it is on the medium now."""
+    """A table could not be written, or only in part; `words` is the table on the medium now, None when nobody knows."""
 
-    def __init__(self, cause: BlockError, words: Words) -> None:
+    def __init__(self, cause: BlockError, words: Words | None) -> None:
         self.words = words
         super().__init__(cause.errno, str(cause))
 
@@ -100,7 +102,7 @@ class Host:
     def store(self, offset: int, new: Words, low: int, high: int, region: str, *, old: Words) -> None:
         """Write words `low` to `high` of the table at `offset`, which was `old` and shall be `new`.
 
-        On failure raises `StoreError` with the table as it is now; the image is dead when that can not be read.
+        On failure raises `StoreError` with the table as it is now, or without when that can not be read.
         """
         place, part = offset + low * new.itemsize, new[low:high]
         try:
@@ -109,8 +111,7 @@ class Host:
             try:
                 found = self.load(place, len(part), new.typecode, region)
             except BlockError:
-                self.die(error)
-                raise error from None
+                raise StoreError(error, None) from error
             raise StoreError(error, old[:low] + found + old[high:]) from error
 
     def publish(self, start: int, new: bytes, old: bytes) -> None:

@@ -1,7 +1,6 @@
 """A qcow2 image, open for use: the library's front."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -139,15 +138,15 @@ class Image:
         return guest.read(self._state, self._vmstate_start(offset, length), length)
 
     def vmstate_write(self, offset: int, data: bytes) -> None:
-        """Write VM state beside the guest's data; create keeps it in the snapshot and takes it from the active state."""
+        """Write VM state beside the guest's data; create moves it from the active state to the snapshot."""
         self._require_writable()
-        start = self._vmstate_start(offset, len(data))
-        state = self._state
+        start, state = self._vmstate_start(offset, len(data)), self._state
+        if not data:
+            return
         entries = ceil_div(start + len(data), state.header.l2_span)
         if entries > len(state.tables.l1):
             state.grow_l1(entries)
-        if data:
-            guest.write(state, start, data)
+        guest.write(state, start, data)
 
     def _vmstate_start(self, offset: int, length: int) -> int:
         self._state.host.require_alive()
@@ -162,6 +161,11 @@ class Image:
         """Take a snapshot and return its entry; its id is chosen here (`chose_id` hears it, on failure too)."""
         self._require_writable()
         return snapshots.create(self._state, info, chose_id=chose_id)
+
+    def add_snapshot(self, info: SnapshotInfo, *, extra: bytes = b"") -> None:
+        """Take a snapshot with the id, the name and the unknown extra data that are given, whatever they are."""
+        self._require_writable()
+        snapshots.add(self._state, info, extra=extra)
 
     def snapshot_goto(self, snapshot_id: str) -> None:
         """Go back to the snapshot with that id or, if there is none, that name; its virtual size comes back too."""
@@ -197,7 +201,7 @@ class Image:
         return inspect(self._state.host.file)
 
     def _cluster_end(self, end: int) -> int:
-        """Return `end`, or where the last cluster ends when `end` is the end of the disk: it may have no whole cluster."""
+        """Return `end`; at the end of the disk where its last cluster ends, which may be behind it."""
         header = self._state.header
         return self._state.clusters_of(end) * header.cluster_bytes if end == header.size else end
 

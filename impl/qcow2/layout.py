@@ -26,9 +26,11 @@ SNAPSHOT_EXTRA_BYTES_MAX: Final = 1024
 OFFSET_MAX: Final = (1 << 56) - 1  # an L1 or L2 entry has no room for more
 SIZE_MAX: Final = (1 << 63) - 1
 
-_INCOMPATIBLE = {
+_UNCLEAN = {
     0: "the image was not closed cleanly (dirty bit); let `qemu-img check -r all` repair it",
     1: "the image is marked corrupt; let `qemu-img check -r all` repair it",
+}
+_UNSUPPORTED = {
     2: "an external data file is not supported; convert the image with `qemu-img convert -O qcow2`",
     3: "this compression type is not supported; convert the image with `qemu-img convert -O qcow2`",
     4: "extended L2 entries are not supported; convert the image with `qemu-img convert -O qcow2`",
@@ -93,8 +95,10 @@ class Header:
         """Decode the first sector of an image of a supported kind, or say which field stands against it."""
         if raw[:4] != MAGIC:
             raise ImageError(f"magic: {raw[:4].hex()} is not 514649fb, this is not a qcow2 image")
-        (_, version, backing_offset, _, cluster_bits, size, crypt, l1_size, l1_offset, table_offset, table_clusters,
-         count, snapshots_offset, incompatible, compatible, autoclear, order, length) = _HEADER.unpack_from(raw)  # fmt: skip
+        (
+            _, version, backing_offset, _, cluster_bits, size, crypt, l1_size, l1_offset, table_offset, table_clusters,
+            count, snapshots_offset, incompatible, compatible, autoclear, order, length,
+        ) = _HEADER.unpack_from(raw)  # fmt: skip
         _require_kind(version, cluster_bits, backing_offset, crypt, order)
         if not HEADER_BYTES <= length <= 1 << cluster_bits or length % 8:
             raise ImageError(f"header_length: {length}, expected a multiple of 8 from 104 up to the cluster size")
@@ -112,7 +116,9 @@ class Header:
             raise ImageError(f"l1_size: {self.l1_size} entries are too few for a virtual size of {self.size} bytes")
         table_bytes = self.refcount_table_clusters << self.cluster_bits
         if not table_bytes:
-            raise ImageError("refcount_table_clusters: 0, an image has at least one; `qemu-img check -r all` rebuilds it")
+            raise ImageError(
+                "refcount_table_clusters: 0, an image has at least one; `qemu-img check -r all` rebuilds it"
+            )
         require_table(
             "refcount_table", self.refcount_table_offset, table_bytes, self,
             bytes_max=REFCOUNT_TABLE_BYTES_MAX, file_bytes=file_bytes,
@@ -125,11 +131,21 @@ class Header:
                 bytes_max=SNAPSHOT_TABLE_BYTES_MAX, file_bytes=file_bytes,
             )  # fmt: skip
 
-    def require_clean(self) -> None:
-        """Raise `ImageError` when an incompatible feature bit asks for what is not built here."""
-        for bit in range(64):
+    def require_supported(self) -> None:
+        """Raise `ImageError` when a feature bit stands for what is not built here."""
+        for bit in range(2, 64):
             if self.incompatible >> bit & 1:
-                raise ImageError(f"incompatible_features: bit {bit}: {_INCOMPATIBLE.get(bit, 'unknown feature')}")
+                raise ImageError(f"incompatible_features: bit {bit}: {_UNSUPPORTED.get(bit, 'an unknown feature')}")
+        if self.autoclear & 1:
+            raise ImageError(
+                "autoclear_features: bit 0: persistent bitmaps are not supported; `qemu-img bitmap --remove` drops them"
+            )
+
+    def require_clean(self) -> None:
+        """Raise `ImageError` when the image says of itself that it must be repaired before it is used."""
+        for bit, way_out in _UNCLEAN.items():
+            if self.incompatible >> bit & 1:
+                raise ImageError(f"incompatible_features: bit {bit}: {way_out}")
 
 
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
@@ -278,7 +294,7 @@ def next_id(entries: Sequence[SnapshotEntry]) -> str:
 
 
 def strtoul(text: str) -> int:
-    """Return what C's strtoul(text, NULL, 10) does where long has 64 bits: 0 for no number, ULONG_MAX for too large."""
+    """Read a number as C does where long has 64 bits: 0 where there is none, ULONG_MAX for a too large one."""
     text = text.lstrip(" \t\n\v\f\r")
     negative = text.startswith("-")
     digits = text[1:] if text[:1] in ("-", "+") else text

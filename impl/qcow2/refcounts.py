@@ -7,11 +7,11 @@ A debt that is never paid is a leak and never a corruption (SPEC B.7).
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
 from snapcheck.impl.blockfile import BlockError
 from snapcheck.impl.qcow2.host import Host, StoreError, Words, decoded, encoded
 from snapcheck.impl.qcow2.layout import (
@@ -42,7 +42,7 @@ class RefcountTable(NamedTuple):
 class _Edit(NamedTuple):
     """What shall become of one refcount block; words `low` to `high` differ."""
 
-    index: int
+    block: int
     old: Words
     new: Words
     low: int
@@ -65,8 +65,8 @@ class Refcounts:
     """
 
     __slots__ = (
-        "_block_entries", "_blocks", "_cluster_bits", "_covered", "_debts", "_hint", "_host", "_place", "_publish",
-        "_table", "pinned",
+        "_block_entries", "_blocks", "_cluster_bits", "_covered", "_debts", "_doubts", "_hint", "_host", "_place",
+        "_publish", "_table", "pinned",
     )  # fmt: skip
 
     def __init__(self, host: Host, header: Header, publish: Callable[[RefcountTable], None]) -> None:
@@ -80,6 +80,7 @@ class Refcounts:
         self._covered = ceil_div(len(raw.rstrip(b"\0")), 8)  # table entries from here on are empty
         self._blocks: dict[int, Words] = {}
         self._debts: list[Clusters] = []
+        self._doubts: dict[int, Words] = {}  # blocks whose last write failed, unseen: what they should hold at most
         self._hint = 0  # no cluster below this one is free
         self.pinned: tuple[tuple[int, int], ...] = ((0, 1),)
 
@@ -89,7 +90,7 @@ class Refcounts:
         for name in Refcounts.__slots__:
             setattr(twin, name, getattr(self, name))
         twin._host, twin._publish = host, publish
-        twin._blocks, twin._debts = self._blocks.copy(), self._debts.copy()
+        twin._blocks, twin._debts, twin._doubts = self._blocks.copy(), self._debts.copy(), self._doubts.copy()
         return twin
 
     # --- looking up -------------------------------------------------------------------------------
@@ -140,6 +141,8 @@ class Refcounts:
             if len(self._blocks) << self._cluster_bits > _CACHE_BYTES_MAX:
                 self._blocks.clear()
             self._blocks[index] = block
+            if index in self._doubts:
+                self._owe_difference(index, block, self._doubts.pop(index))
         return block
 
     # --- changing ---------------------------------------------------------------------------------
@@ -151,11 +154,10 @@ class Refcounts:
         done: list[_Edit] = []
         for edit in self._edits(clusters, 1):
             try:
-                self._store(edit)
-            except StoreError as error:
-                self._owe_difference(edit, error.words, edit.old)
+                self._store(edit, goal=edit.old)
+            except StoreError:
                 for earlier in done:
-                    self._owe_difference(earlier, earlier.new, earlier.old)
+                    self._owe_difference(earlier.block, earlier.new, earlier.old)
                 raise
             done.append(edit)
 
@@ -164,12 +166,10 @@ class Refcounts:
         if len(clusters):
             self._debts.append(clusters)
 
-    @property
-    def in_debt(self) -> bool:
-        return bool(self._debts)
-
     def pay(self) -> None:
         """Lower what is owed, once everything written so far is durable. What can not be lowered stays owed."""
+        for index in tuple(self._doubts):
+            self._block(index)
         if not self._debts:
             return
         self._host.barrier()
@@ -177,17 +177,16 @@ class Refcounts:
         self._debts = []
         for number, edit in enumerate(edits):
             try:
-                self._store(edit)
-            except StoreError as error:
-                self._owe_difference(edit, error.words, edit.new)
+                self._store(edit, goal=edit.new)
+            except StoreError:
                 for later in edits[number + 1 :]:
-                    self._owe_difference(later, later.old, later.new)
+                    self._owe_difference(later.block, later.old, later.new)
                 raise
             self._note_free(edit)
 
-    def _owe_difference(self, edit: _Edit, high: Words, low: Words) -> None:
-        """Owe each cluster of the block as often as it is counted more often in `high` than in `low`."""
-        first = edit.index * self._block_entries
+    def _owe_difference(self, index: int, high: Words, low: Words) -> None:
+        """Owe each cluster of block `index` as often as it is counted more often in `high` than in `low`."""
+        first = index * self._block_entries
         more = np.frombuffer(high, dtype=np.uint16).astype(np.int64) - np.frombuffer(low, dtype=np.uint16)
         self.owe(np.repeat(np.arange(first, first + len(more), dtype=np.int64), np.maximum(more, 0)))
 
@@ -196,16 +195,22 @@ class Refcounts:
             freed = edit.new.index(0, edit.low, edit.high)
         except ValueError:
             return
-        self._hint = min(self._hint, edit.index * self._block_entries + freed)
+        self._hint = min(self._hint, edit.block * self._block_entries + freed)
 
-    def _store(self, edit: _Edit) -> None:
-        offset = self._table[edit.index] & OFFSET_MASK
+    def _store(self, edit: _Edit, *, goal: Words) -> None:
+        """Make the edit. On failure owe what the block then counts above `goal`; later, when nobody knows that now."""
+        offset = self._table[edit.block] & OFFSET_MASK
         try:
             self._host.store(offset, edit.new, edit.low, edit.high, _BLOCK, old=edit.old)
         except StoreError as error:
-            self._blocks[edit.index] = error.words
+            if error.words is None:
+                self._blocks.pop(edit.block, None)
+                self._doubts[edit.block] = goal
+            else:
+                self._blocks[edit.block] = error.words
+                self._owe_difference(edit.block, error.words, goal)
             raise
-        self._blocks[edit.index] = edit.new
+        self._blocks[edit.block] = edit.new
 
     def _edits(self, clusters: Clusters, sign: int) -> list[_Edit]:
         """Return what must become of the blocks to count each of `clusters` once more (or less)."""
@@ -292,11 +297,15 @@ class Refcounts:
         end = start + 1
         while end - start < count_max and self._is_free(end):
             end += 1
+        self._require_unpinned(start, end)
+        return start, end
+
+    def _require_unpinned(self, start: int, end: int) -> None:
         for low, high in self.pinned:
             if low < end and start < high:
                 place = max(low, start) << self._cluster_bits
-                raise BlockError(Errno.EIO, f"refcount: the table at {place:#x} is counted as free; the image is corrupt")
-        return start, end
+                message = f"refcount: the table at {place:#x} is counted as free; the image is corrupt"
+                raise BlockError(Errno.EIO, message)
 
     def _next_free(self, position: int) -> int | None:
         index, slot = divmod(position, self._block_entries)
@@ -326,6 +335,7 @@ class Refcounts:
         blocks, table_clusters = self._plan_growth(payload)
         base = first * self._block_entries
         used = blocks + table_clusters
+        self._require_unpinned(base, base + used + payload)
         if (base + used + payload) << self._cluster_bits > OFFSET_MAX:
             raise BlockError(Errno.EFBIG, "the image file can not grow any more")
         new = [decoded(bytes(1 << self._cluster_bits), "H") for _ in range(blocks)]
@@ -362,6 +372,9 @@ class Refcounts:
         try:
             self._host.store(self._place.offset, new, low, high, _TABLE, old=self._table)
         except StoreError as error:
+            if error.words is None:
+                self._host.die(error)
+                raise
             self._table = error.words
             self._covered = high if self._table[low:high] == entries else low
             raise
@@ -376,3 +389,5 @@ class Refcounts:
         self._table, self._covered = decoded(raw, "Q"), self._covered + len(entries)
         start = former.offset >> self._cluster_bits
         self.owe(range(start, start + former.clusters))
+        with suppress(BlockError):  # it stays owed
+            self.pay()

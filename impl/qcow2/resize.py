@@ -1,12 +1,14 @@
 """Resizing: the virtual size, the L1 table and what is mapped behind the end change together."""
 
-from contextlib import suppress
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
 from snapcheck.impl.blockfile import BlockError
 from snapcheck.impl.qcow2 import guest
-from snapcheck.impl.qcow2.host import padded
-from snapcheck.impl.qcow2.layout import L1_ENTRIES_MAX, RESIZE_FIELDS, ceil_div
+from snapcheck.impl.qcow2.host import Words, padded
+from snapcheck.impl.qcow2.layout import COPIED, L1_ENTRIES_MAX, OFFSET_MASK, RESIZE_FIELDS, ceil_div
+from snapcheck.impl.qcow2.refcounts import merged
 from snapcheck.impl.qcow2.state import State
 from snapcheck.model.errno import Errno
 
@@ -19,25 +21,55 @@ def resize(state: State, size: int) -> None:
     header, span = state.header, state.header.l2_span
     if size < 0 or size % 512:
         raise BlockError(Errno.EINVAL, f"the size must be a multiple of 512 bytes, {size} is not")
-    entries = ceil_div(size, span)
-    if entries > L1_ENTRIES_MAX:
+    if ceil_div(size, span) > L1_ENTRIES_MAX:
         raise BlockError(Errno.EFBIG, f"{size} bytes need an L1 table of more than {L1_ENTRIES_MAX} entries")
     if size == header.size:
         return
     state.settle()
     if size > header.size:  # nothing behind the end may come to light; nobody can see that it goes
         guest.zero(state, header.size, header.vm_state_index * span)
-    _switch(state, size, kept=min(entries, header.vm_state_index), entries=entries)
-    if size < header.size:
-        with suppress(BlockError):  # it is out of sight, and growing would clear it
-            guest.unmap(state, size, entries * span)
+    _switch(state, size)
 
 
-def _switch(state: State, size: int, *, kept: int, entries: int) -> None:
-    """Change the size, and in the same header write drop all L1 entries from `kept` on."""
-    l1 = state.tables.l1
-    if entries <= len(l1) and not any(l1[kept:]):
+def _switch(state: State, size: int) -> None:
+    """Change the size, and in the same header write drop everything that is mapped behind it."""
+    l1, tables = state.tables.l1, state.tables
+    entries = ceil_div(size, state.header.l2_span)
+    kept = min(entries, state.header.vm_state_index)
+    index, slot = divmod(state.clusters_of(size), tables.l2_entries)
+    table = tables.active_l2(index) if slot and index < kept else None
+    if table is not None and any(table[slot:]):
+        _switch_shortened(state, size, table, slot)
+    elif entries <= len(l1) and not any(l1[kept:]):
         state.publish(replace(state.header, size=size), RESIZE_FIELDS)
-        return
-    dropped = state.tables.gather(l1[kept:])
-    state.move_l1(padded(l1[:kept], entries), size=size, dropped=dropped.clusters)
+    else:
+        state.move_l1(padded(l1[:kept], entries), size=size, dropped=_counted(state, l1[kept:]))
+
+
+def _switch_shortened(state: State, size: int, table: Words, slot: int) -> None:
+    """Change the size to one that ends within what the L2 table `table` maps, in front of its entry `slot`."""
+    tables, bits = state.tables, state.header.cluster_bits
+    entries = ceil_div(size, state.header.l2_span)
+    former = tables.l1[entries - 1] & OFFSET_MASK
+    for entry in table[slot:]:
+        tables.require_entry(entry)
+    lost = [former >> bits, *((entry & OFFSET_MASK) >> bits for entry in table[slot:] if entry & OFFSET_MASK)]
+    dropped = merged((_counted(state, tables.l1[entries:]), lost))
+    state.refcounts.require_counted(lost)
+    short = padded(tables.own_copy(table, state.refcounts.get(lost[0]))[:slot], len(table))
+    spare = state.take(1)
+    try:
+        tables.write_l2(spare[0] << bits, short)
+        l1 = tables.l1[:entries]
+        l1[entries - 1] = spare[0] << bits | COPIED
+        state.move_l1(l1, size=size, dropped=dropped)
+    except BlockError:
+        state.release(spare)
+        raise
+
+
+def _counted(state: State, l1: Words) -> NDArray[np.int64]:
+    """Return what `l1` refers to; EIO when something in it is counted as free."""
+    clusters = state.tables.gather(l1).clusters
+    state.refcounts.require_counted(clusters)
+    return clusters

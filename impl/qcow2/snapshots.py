@@ -140,7 +140,9 @@ def goto(state: State, snapshot_id: str) -> None:
     l1 = without_copied(load_l1(state, entry))
     needed = ceil_div(entry.disk_size, state.header.l2_span)
     if needed > L1_ENTRIES_MAX:
-        raise BlockError(Errno.EFBIG, f"the snapshot's disk size of {entry.disk_size} bytes needs too large an L1 table")
+        raise BlockError(
+            Errno.EFBIG, f"the snapshot's disk size of {entry.disk_size} bytes needs too large an L1 table"
+        )
     l1 = padded(l1, max(needed, len(l1)))
     state.settle()
     tree, before = _counted_tree(state, l1), state.tables.gather(state.tables.l1)

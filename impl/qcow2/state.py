@@ -35,8 +35,9 @@ class SnapshotTable(NamedTuple):
 
 
 def read_header(file: BlockFile) -> Header:
-    """Return the header of the image in `file`, checked for sanity; `ImageError` says what is wrong with it."""
+    """Return the header of a supported image, checked for sanity; `ImageError` says what stands against it."""
     header = Header.parse(file.pread(0, HEADER_BYTES, region="header"))
+    header.require_supported()
     header.require_sane(file_bytes=file.size())
     return header
 

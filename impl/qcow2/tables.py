@@ -4,9 +4,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
 from snapcheck.impl.blockfile import BlockError
-from snapcheck.impl.qcow2.host import Host, StoreError, Words, decoded
+from snapcheck.impl.qcow2.host import Host, StoreError, Words, decoded, encoded
 from snapcheck.impl.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, ZERO, Header
 from snapcheck.impl.qcow2.refcounts import Refcounts
 from snapcheck.model.errno import Errno
@@ -27,7 +26,9 @@ class Tree(NamedTuple):
 class Tables:
     """The active L1 table and the L2 tables of all trees, by offset. Tables never change in place."""
 
-    __slots__ = ("_bad_bits", "_cache", "_host", "_refcounts", "cluster_bits", "l1", "l1_offset", "l2_bits", "l2_entries")
+    __slots__ = (
+        "_bad_bits", "_cache", "_host", "_refcounts", "cluster_bits", "l1", "l1_offset", "l2_bits", "l2_entries",
+    )  # fmt: skip
 
     def __init__(self, host: Host, header: Header, refcounts: Refcounts) -> None:
         self._host = host
@@ -87,7 +88,9 @@ class Tables:
 
     def _require_cluster(self, offset: int, kind: str, target: str) -> None:
         if offset & ((1 << self.cluster_bits) - 1) or offset >> self.cluster_bits >= self._refcounts.limit:
-            raise BlockError(Errno.EIO, f"{kind}: {offset:#x} is no cluster that could hold {target}; the image is corrupt")
+            raise BlockError(
+                Errno.EIO, f"{kind}: {offset:#x} is no cluster that could hold {target}; the image is corrupt"
+            )
 
     # --- changing ---------------------------------------------------------------------------------
     def store_l1_entry(self, index: int, entry: int) -> None:
@@ -100,7 +103,7 @@ class Tables:
         try:
             self._host.store(self.l1_offset, new, low, high, "l1", old=self.l1)
         except StoreError as error:
-            self.l1 = error.words
+            self.l1 = error.words or self.l1
             raise
         self.l1 = new
 
@@ -109,14 +112,18 @@ class Tables:
         try:
             self._host.store(offset, new, low, high, "l2", old=self.l2(offset))
         except StoreError as error:
-            self._cache[offset] = error.words
+            if error.words is None:
+                self._cache.pop(offset, None)
+            else:
+                self._cache[offset] = error.words
             raise
         self._cache[offset] = new
 
     def write_l2(self, offset: int, table: Words) -> None:
         """Write a whole L2 table that nothing refers to yet."""
-        self._cache[offset] = decoded(bytes(1 << self.cluster_bits), "Q")
-        self.store_l2(offset, table, 0, len(table))
+        self._cache.pop(offset, None)
+        self._host.write(offset, encoded(table), "l2")
+        self._cache[offset] = table
 
     # --- whole trees ------------------------------------------------------------------------------
     def gather(self, l1: Words) -> Tree:
@@ -127,8 +134,8 @@ class Tables:
         for batch in self._batches(offsets):
             entries = self._entries(batch)
             if bool((entries & _COPIED64).any()):
-                rows = (entries & _COPIED64).reshape(len(batch), -1).any(axis=1)
-                with_copied += [offset for offset, has in zip(batch, rows.tolist(), strict=True) if has]
+                rows = np.flatnonzero((entries & _COPIED64).reshape(len(batch), -1).any(axis=1))
+                with_copied += [batch[row] for row in rows.tolist()]
             parts.append(self._clusters_of(entries))
         return Tree(np.concatenate(parts), with_copied)
 

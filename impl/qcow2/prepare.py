@@ -1,0 +1,51 @@
+"""Images that are on devices before a history begins: made as a `DeviceSpec` says, once, and handed out as clones."""
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Final
+
+from snapcheck.impl.blockfile import MemoryFile
+from snapcheck.impl.qcow2.image import Image
+from snapcheck.model.content import SECTOR, ZERO, pattern, vmstate_pattern
+from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot
+from snapcheck.model.snapshot import SnapshotInfo
+
+_IMAGES_KEPT: Final = 512  # of some tens of kilobytes each; a run draws from fewer
+
+
+def prepared_image(spec: DeviceSpec) -> MemoryFile:
+    """Return a new file with the image that `spec` describes: its snapshots, taken in order, and its active content.
+
+    Ids and names go into the table as they are, also when they are longer than the API allows. Equal specs give
+    equal bytes.
+    """
+    return _image(replace(spec, name="", kind=Kind.DRIVER, read_only=False)).clone()
+
+
+@lru_cache(maxsize=_IMAGES_KEPT)
+def _image(spec: DeviceSpec) -> MemoryFile:
+    file = MemoryFile("prepared")
+    with Image.create(file, size_bytes=spec.sectors * SECTOR, cluster_bytes=spec.cluster_bytes) as image:
+        for snapshot in spec.snapshots:
+            _stamp(image, snapshot.sectors, snapshot.tag)
+            _take(image, snapshot)
+        _stamp(image, spec.sectors, spec.tag)
+    return file
+
+
+def _stamp(image: Image, sectors: int, tag: int) -> None:
+    """Give the active state `sectors` sectors of `tag`; zeroes take no room."""
+    image.resize(sectors * SECTOR)
+    if tag == ZERO:
+        image.write_zeroes(0, sectors * SECTOR)
+    else:
+        image.write(0, pattern(tag=tag, sector=0, count=sectors))
+
+
+def _take(image: Image, snapshot: PreparedSnapshot) -> None:
+    image.vmstate_write(0, vmstate_pattern(tag=snapshot.tag, offset=0, length=snapshot.vm_state_size))
+    info = SnapshotInfo(
+        snapshot.id_str, snapshot.name, snapshot.vm_state_size, snapshot.date_sec, snapshot.date_nsec,
+        snapshot.vm_clock_nsec,
+    )  # fmt: skip
+    image.add_snapshot(info, extra=snapshot.extra)
