@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from jinja2 import Environment, StrictUndefined
-from snapcheck.model.history import UNWRITTEN, FaultMet, History, Observation, Step
+from snapcheck.model.history import FaultMet, History, Observation, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.laws import RULES
-from snapcheck.model.setup import Semantics
-from snapcheck.model.trace import Trace
-from snapcheck.reports import words
+from snapcheck.reports import culprit, words
+from snapcheck.reports.culprit import Culprit
 from snapcheck.reports.event_lines import EventLine, event_lines
 from snapcheck.reports.files import write_whole
 from snapcheck.reports.verdict import Coverage, LawReport, RunResult, ViolationReport
@@ -78,15 +77,6 @@ class StepRow:
     faults: tuple[tuple[str, str], ...]  # words, and: met, unmet or skipped
     result: str
     parts: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Culprit:
-    """Whom first_bad_bs names, and whom the recorded calls point at."""
-
-    named: str
-    deserved: str
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +184,7 @@ def case_of(report: ViolationReport) -> Case:
         report,
         devices=tuple(map(words.device_words, history.setup.devices)),
         steps=tuple(_step_row(index, each, parts=index == report.step) for index, each in enumerate(history.steps)),
-        culprit=_culprit(step, history),
+        culprit=culprit.of_step(step, history),
         seen=tuple(_seen(history, report.step, each) for each in step.observations),
         events=tuple(lines[:EVENTS_MAX]),
         events_left_out=max(0, len(lines) - EVENTS_MAX),
@@ -209,18 +199,6 @@ def _step_row(index: int, step: Step, *, parts: bool) -> StepRow:
     return StepRow(
         index + 1, operation, step.purpose.value, faults, words.result_words(step.operation, step.result), parts
     )
-
-
-def _culprit(step: Step, history: History) -> Culprit | None:
-    """Return whom the operation named and whom its calls point at; None where it names nobody by its nature."""
-    if not words.names_culprit(step.operation) or step.result.first_bad == UNWRITTEN or not step.events:
-        return None
-    modern = history.setup.semantics is Semantics.MODERN
-    call = Trace(step.events, {}).culprit(step.operation, modern=modern)
-    why = (
-        f"its {call.function} answered {words.errno_words(call.errno)} first" if call else "no call that counts failed"
-    )
-    return Culprit(step.result.first_bad or "nobody", call.node if call else "nobody", why)
 
 
 # --- what was seen --------------------------------------------------------------------------------

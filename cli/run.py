@@ -1,0 +1,143 @@
+"""`snapcheck run`: from the words of the command line to a report."""
+
+import math
+import signal
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from snapcheck.cli.errors import UNKNOWN, CallError
+from snapcheck.cli.progress import RunListener, listener_for
+from snapcheck.cli.summary import tell
+from snapcheck.cli.targets import target_of
+from snapcheck.model.setup import Semantics
+from snapcheck.reports import folder as report_folder
+from snapcheck.reports import known
+from snapcheck.reports.known import Accepted, KnownError
+from snapcheck.reports.verdict import EXIT_STATUS, Coverage, RunResult, Verdict
+from snapcheck.stateful_tests.run import DEVICES_MAX, PHASES, Finished, Profile, RunOptions, run_driver
+
+PHASES_PLANNED: Final = ("images", "sweep", "tour", "walk", "stateful", "crash")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCall:
+    """What was typed, not yet checked."""
+
+    driver: str
+    phases: str | None
+    profile: str
+    seconds: float | None
+    histories: int | None
+    devices: int
+    seed: int
+    jobs: int
+    semantics: Semantics
+    known: Path | None
+    out: Path
+    quiet: bool
+    progress: bool
+
+
+def run_command(call: RunCall) -> int:
+    """Verify the driver, write the report, say how it went, and return the exit status."""
+    options = options_of(call)
+    target = target_of(call.driver)
+    _begin(call)
+    # A CI that gives up sends SIGTERM: the report of what was done is wanted then as well.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with _listening(call) as listener:
+            finished = run_driver(target, options, listener)
+    except Exception as error:
+        _write(call, Finished(_nothing_known(call, f"snapcheck itself failed: {type(error).__name__}: {error}"), ()))
+        raise
+    _write(call, finished)
+    tell(finished.result, call.out, quiet=call.quiet)
+    return EXIT_STATUS[finished.result.verdict]
+
+
+def _listening(call: RunCall) -> AbstractContextManager[RunListener]:
+    return listener_for(sys.stderr, progress=call.progress)
+
+
+# --- what was typed -------------------------------------------------------------------------------
+def options_of(call: RunCall) -> RunOptions:
+    """Return the options of the run, or raise `CallError` for the first that can not be."""
+    _require(1 <= call.devices <= DEVICES_MAX, f"--devices {call.devices}: a group has 1 to {DEVICES_MAX} devices")
+    _require(call.jobs >= 1, f"--jobs {call.jobs}: give 1 or more")
+    _require(call.seed >= 0, f"--seed {call.seed}: give 0 or more")
+    _require(call.histories is None or call.histories >= 1, f"--histories {call.histories}: give 1 or more")
+    _require(
+        call.seconds is None or (call.seconds > 0 and math.isfinite(call.seconds)),
+        f"--seconds {call.seconds}: give a number above 0",
+    )
+    return RunOptions(
+        phases=phases_of(call.phases), profile=_profile_of(call.profile), seconds=call.seconds,
+        histories=call.histories, devices=call.devices, seed=call.seed, semantics=call.semantics, jobs=call.jobs,
+        known=_known_of(call.known),
+    )  # fmt: skip
+
+
+def _require(holds: bool, text: str) -> None:  # noqa: FBT001  # reads like an assertion
+    if not holds:
+        raise CallError(text)
+
+
+def phases_of(text: str | None) -> tuple[str, ...]:
+    """Return the phases that `text` lists, each once; all that are built when it is None."""
+    if text is None:
+        return PHASES
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    there_is = f"there is: {', '.join(PHASES)}"
+    _require(bool(names), f"--phases names no phase; {there_is}")
+    for name in names:
+        planned = name in PHASES_PLANNED
+        what = f"phase {name} is not built yet" if planned else f"{name!a} is no phase"
+        _require(name in PHASES, f"--phases: {what}; {there_is}")
+    return tuple(dict.fromkeys(names))
+
+
+def _profile_of(text: str) -> Profile:
+    names = [each.value for each in Profile]
+    _require(text in names, f"--profile {text!a}: there is {', '.join(names)}")
+    return Profile(text)
+
+
+def _known_of(path: Path | None) -> tuple[Accepted, ...]:
+    try:
+        return () if path is None else known.read(path)
+    except KnownError as error:
+        raise CallError(f"--known {error}") from None
+
+
+# --- the report -----------------------------------------------------------------------------------
+def _begin(call: RunCall) -> None:
+    try:
+        report_folder.begin(call.out, _nothing_known(call, "the run did not come to its end"))
+    except OSError as error:
+        raise _unwritable(call.out, error) from None
+
+
+def _write(call: RunCall, finished: Finished) -> None:
+    try:
+        report_folder.write(call.out, finished.result, sample=finished.sample)
+    except OSError as error:
+        raise _unwritable(call.out, error, status=UNKNOWN) from None
+
+
+def _unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
+    why = error.strerror or str(error)
+    return CallError(f"--out {folder}: can not write the report there: {why}; name another folder", status=status)
+
+
+def _nothing_known(call: RunCall, note: str) -> RunResult:
+    """Return the result of a run that can say nothing of the driver."""
+    return RunResult(
+        version=version("snapcheck"), verdict=Verdict.UNKNOWN, driver=call.driver, semantics=call.semantics.value,
+        seed=call.seed, devices=call.devices, seconds=0.0, phases=(), laws=(), coverage=Coverage(0, 0),
+        violations=(), notes=(note,),
+    )  # fmt: skip
