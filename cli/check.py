@@ -33,8 +33,10 @@ def check_command(path: Path, *, as_json: bool) -> int:
 
 def report_of(path: Path) -> Report:
     """Return what the checker says of the image, or raise `CallError` when it can not be judged."""
-    if path.is_dir():
-        raise CallError(f"{path}: is a folder; name a qcow2 image")
+    if not path.exists():
+        raise CallError(f"{path}: there is no such file; name a qcow2 image")
+    if not path.is_file() and not path.is_block_device():
+        raise CallError(f"{path}: is no file; name a qcow2 image")
     try:
         with Image.open(path, read_only=True) as image:
             return image.check()
