@@ -122,11 +122,11 @@ def run(
     findings: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> int:
     """Verify a driver: all phases, one report."""
-    from snapcheck.cli.run import RunCall, run_command
-
     for name, given in (("--resume", resume), ("--corpus", corpus), ("--findings", findings)):
         if given:
             raise CallError(f"{name} is not built yet; leave it out")
+    from snapcheck.cli.run import RunCall, run_command
+
     call = RunCall(
         driver=driver, phases=phases, profile=profile, seconds=seconds, histories=histories, devices=devices,
         seed=seed, jobs=jobs, semantics=semantics, known=known, out=out, quiet=quiet,

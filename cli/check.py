@@ -69,7 +69,7 @@ def _snapshot_lines(snapshots: tuple[SnapshotEntry, ...]) -> Iterator[str]:
     if not snapshots:
         yield "no snapshots"
         return
-    yield f"  {'id':<6} {'name':<24} {'VM state':>10}  {'size':>10}  date"
+    yield f"  {'id':<6} {'name':<24} {'VM state':>10}  {'size':>10}  date (UTC)"
     for entry in snapshots:
         info = entry.info
         yield (
@@ -103,7 +103,7 @@ def _bytes(count: int) -> str:
 
 
 def _date(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 # --- for machines ---------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 import math
 import signal
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -47,10 +48,8 @@ def run_command(call: RunCall) -> int:
     options = options_of(call)
     target = target_of(call.driver)
     _begin(call)
-    # A CI that gives up sends SIGTERM: the report of what was done is wanted then as well.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _listening(call) as listener:
+        with _listening(call) as listener, terminable():
             finished = run_driver(target, options, listener)
     except Exception as error:
         _write(call, Finished(_nothing_known(call, f"snapcheck itself failed: {type(error).__name__}: {error}"), ()))
@@ -58,6 +57,16 @@ def run_command(call: RunCall) -> int:
     _write(call, finished)
     tell(finished.result, call.out, quiet=call.quiet)
     return EXIT_STATUS[finished.result.verdict]
+
+
+@contextmanager
+def terminable() -> Generator[None]:
+    """Take SIGTERM for a Ctrl-C: a CI that gives up wants the report of what was done as well."""
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _listening(call: RunCall) -> AbstractContextManager[RunListener]:

@@ -1,0 +1,103 @@
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from snapcheck.cli.check import report_of
+from snapcheck.cli.cluster_map import COLUMNS, ROWS_MAX, drawn
+from snapcheck.impl.blockfile import DiskFile
+from snapcheck.impl.qcow2.image import Image
+from snapcheck.model.snapshot import SnapshotInfo
+
+Snapcheck = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """An image of four data clusters, two of which only a snapshot still has."""
+    path = tmp_path / "image.qcow2"
+    with Image.create(path, size_bytes=1 << 20, cluster_bytes=4096) as opened:
+        opened.write(0, b"a" * 8192)
+        opened.snapshot_create(SnapshotInfo(name="before \x1b", vm_state_size=0, date_sec=86400))
+        opened.write(0, b"b" * 8192)
+    return path
+
+
+def leak(path: Path) -> None:
+    """Count the last cluster once too often."""
+    file = DiskFile(path)
+    table = struct.unpack(">Q", file.pread(48, 8))[0]
+    block = struct.unpack(">Q", file.pread(table, 8))[0]
+    last = file.size() // 4096
+    file.pwrite(block + 2 * last, b"\0\1")
+    file.truncate((last + 1) * 4096)
+    file.close()
+
+
+def test_a_clean_image_is_drawn_and_its_snapshots_are_listed(snapcheck: Snapcheck, image: Path) -> None:
+    done = snapcheck("check", image)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 MiB virtual" in done.stdout
+    assert "= data of snapshots only 2" in " ".join(done.stdout.split())
+    assert "'before \\x1b'" in done.stdout
+    assert "1970-01-02 00:00:00" in done.stdout
+    assert done.stdout.splitlines()[-1] == "clean: every refcount is what the references say"
+    assert max(map(len, done.stdout.replace(str(image), "").splitlines())) <= 80
+
+
+def test_a_leak_is_a_problem_and_is_on_the_map(snapcheck: Snapcheck, image: Path) -> None:
+    leak(image)
+    done = snapcheck("check", image)
+    assert done.returncode == 1
+    assert "0 corruptions, 1 leaked clusters" in done.stdout
+    assert "? leaked" in done.stdout
+
+
+def test_machines_get_the_same_as_json(snapcheck: Snapcheck, image: Path) -> None:
+    leak(image)
+    done = snapcheck("check", image, "--json")
+    data = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert (data["schema"], data["clean"], data["leaks"], data["corruptions"]) == (1, False, 1, 0)
+    assert data["clusters"]["snapshot-data"] == 2
+    assert [each["name"] for each in data["snapshots"]] == ["before \x1b"]
+    assert len(data["problems"]) == 1
+
+
+def test_checking_an_image_does_not_change_it(snapcheck: Snapcheck, image: Path) -> None:
+    before = image.read_bytes()
+    snapcheck("check", image)
+    assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: path.with_name("other"), "there is no such file; name a qcow2 image"),
+        (lambda path: path.mkdir(), "is no file; name a qcow2 image"),
+        (lambda path: path.write_bytes(b"MZ" + bytes(600)), "this is not a qcow2 image"),
+        (lambda path: path.touch(), "this is not a qcow2 image"),
+        (lambda path: path.write_bytes(b"QFI\xfb\0\0\0\2" + bytes(600)), "version: 2 is not supported"),
+    ],
+)
+def test_what_is_no_usable_image_takes_one_line(
+    snapcheck: Snapcheck, tmp_path: Path, make: Callable[[Path], object], told: str
+) -> None:
+    path = tmp_path / "thing"
+    make(path)
+    done = snapcheck("check", path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert done.stderr.startswith(f"snapcheck: {path}: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_large_image_still_fits_on_a_screen(tmp_path: Path) -> None:
+    path = tmp_path / "large.qcow2"
+    with Image.create(path, size_bytes=8 << 20, cluster_bytes=512) as opened:
+        opened.write(0, b"x" * (4 << 20))
+    lines = list(drawn(report_of(path)))
+    assert len([line for line in lines if len(line.split()) == 2 and len(line.split()[1]) == COLUMNS]) <= ROWS_MAX
+    assert "clusters of 512 bytes" in "\n".join(lines)

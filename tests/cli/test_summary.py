@@ -1,0 +1,57 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from snapcheck.cli.defaults import REPORT_FOLDER
+from snapcheck.cli.summary import VIOLATIONS_MAX, headline, lines
+from snapcheck.model.law_names import Law, Severity
+from snapcheck.reports.verdict import LawReport, RunResult, Verdict
+
+
+def said(result: RunResult, folder: Path = REPORT_FOLDER, *, width: int = 80) -> str:
+    return "\n".join(lines(result, folder, width=width))
+
+
+def test_the_headline_says_what_the_verdict_is_about(failed: RunResult) -> None:
+    assert headline(failed) == "FAILED  my.driver:factory, classic, 3 devices, seed 7, 41.2 s"
+
+
+def test_a_passing_run_takes_a_few_lines(failed: RunResult) -> None:
+    laws = tuple(LawReport(law, 5, 0, not_observable=False) for law in Law)
+    text = said(replace(failed, verdict=Verdict.PASSED, violations=(), notes=(), laws=laws))
+    assert len(text.splitlines()) <= 6
+    assert f"{len(Law)} of {len(Law)} checked, none violated" in text
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_nothing_is_wider_than_the_terminal(failed: RunResult, width: int) -> None:
+    assert max(map(len, said(failed, width=width).splitlines())) <= width
+
+
+def test_laws_are_told_by_what_came_of_them(failed: RunResult) -> None:
+    text = " ".join(said(failed).split())
+    assert "2 of 3 checked, 1 violated (right-culprit), 1 not observable (locks-balanced)" in text
+
+
+def test_errors_come_before_warnings_and_known_ones_last(failed: RunResult) -> None:
+    (error,) = failed.violations
+    warning = replace(error, severity=Severity.WARNING)
+    text = said(replace(failed, violations=(replace(error, known=True), warning, error)))
+    assert text.index("error: ") < text.index("warning: ") < text.index("known: ")
+
+
+def test_a_flood_of_violations_is_cut_and_counted(failed: RunResult) -> None:
+    text = said(replace(failed, violations=failed.violations * (VIOLATIONS_MAX + 3)))
+    assert text.count("snapcheck replay") == VIOLATIONS_MAX
+    assert "and 3 more violations in the report" in text
+
+
+def test_the_replay_command_names_a_folder_of_ones_own(failed: RunResult) -> None:
+    assert "snapcheck replay a1b2c3d4 --out elsewhere" in said(failed, Path("elsewhere"))
+    assert "--out" not in said(failed)
+
+
+def test_hostile_names_are_shown_and_not_obeyed(failed: RunResult) -> None:
+    (violation,) = failed.violations
+    text = said(replace(failed, violations=(replace(violation, summary="\x1b[2J gone \udcff"),)))
+    assert "\\x1b[2J gone \\udcff" in text
