@@ -1,0 +1,758 @@
+"""One device: what each operation may answer there, and which states it may leave (SPEC A.0 to A.9, B).
+
+Read it from top to bottom: faults, content, guest I/O, requests in flight, the snapshot calls, the environment. A
+function takes the device as it is and gives the replies that are allowed. Without a fault that is one. A device that
+met an error fault may absorb it, which is the reply without the fault, or report it (SPEC G); `Blow` holds what it may
+report. An undamaged root node and its child have the same medium, so only what differs between them looks at `node`.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from snapcheck.model.content import ZERO, vmstate_pattern
+from snapcheck.model.device import ANY_ERROR, Allowed, Content, Device, Expected, Image, Snapshot
+from snapcheck.model.errno import Errno
+from snapcheck.model.facts import root_of
+from snapcheck.model.faults import CallFault, Fails, Family, Fault, IoFault, LandsButFails, Short, family
+from snapcheck.model.history import UNWRITTEN_INFO
+from snapcheck.model.operations import (
+    AddBitmap,
+    CanSnapshot,
+    Create,
+    Delete,
+    Discard,
+    Find,
+    FindByIdAndName,
+    Flush,
+    Goto,
+    List,
+    LoadTmp,
+    LoadTmpByIdOrName,
+    Operation,
+    RemoveBitmap,
+    Reopen,
+    Resize,
+    SetMedium,
+    SetReadOnly,
+    SubmitWrite,
+    VmstateRead,
+    VmstateWrite,
+    Write,
+    WriteZeroes,
+)
+from snapcheck.model.setup import DeviceSpec, Kind
+from snapcheck.model.snapshot import ID_BYTES_MAX, NAME_BYTES_MAX, SnapshotInfo, as_listed, cut_text
+
+ULONG_MAX: Final = 2**64 - 1
+SNAPSHOTS_MAX: Final = 65536  # SPEC B.2 step 1
+READ_ONLY_ERRORS: Final = frozenset({Errno.EPERM, Errno.EACCES, Errno.EROFS})  # what a read-only driver may answer
+FALLS_BACK: Final = frozenset({Kind.RAW_OVER, Kind.FILTER_OVER})  # SPEC A.0: nodes without snapshots of their own
+
+# Why a device may be new although the operation failed, or dead.
+AFTER_COMMIT: Final = "B.3"  # goto failed after the active L1 was replaced
+AFTER_REMOVAL: Final = "B.4"  # delete failed after the entry left the table
+NOT_UNDONE: Final = "errors went on, so that nothing could be undone"
+CLOSED_NODE: Final = "W-26"  # goto on the fallback could not open the node again
+
+
+class Reply(NamedTuple):
+    """An answer that is allowed, and the states that the device may be in then; none when it is as it was."""
+
+    expected: Expected
+    states: tuple[Allowed, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it reports an error, or says no where only yes or no can be said."""
+        errnos = self.expected.errnos
+        return self.expected.answer is False or (errnos is not None and Errno.OK not in errnos)
+
+
+Replies = tuple[Reply, ...]
+
+
+# --- faults ---------------------------------------------------------------------------------------
+class Blow(NamedTuple):
+    """What the faults that a device met at this step let its driver report, and what they may have kept it from.
+
+    calls     errors that driver calls answered instead of doing anything, by function
+    io        errors of I/O below the driver
+    lasting   I/O may have failed more than once: undoing, too
+    landed    I/O that was reported as failed took effect
+    """
+
+    calls: Mapping[str, frozenset[Errno]]
+    io: frozenset[Errno]
+    lasting: bool = False
+    landed: bool = False
+
+    def errors(self, function: str) -> frozenset[Errno]:
+        """Return what the driver's `function` may report: the errors of its I/O, or of the call itself."""
+        return self.io | self.calls.get(function, _NONE)
+
+
+_NONE: Final[frozenset[Errno]] = frozenset()
+# A damaged device is not predicted: anything may fail there, nothing has to (model/faults.py).
+WRECK: Final = Blow({}, ANY_ERROR, lasting=True, landed=True)
+
+
+def blows_of(met: Sequence[Fault]) -> dict[str, Blow]:
+    """Return what the error faults among those that struck let each device do; delays change nothing."""
+    by_device: dict[str, list[Fault]] = {}
+    for fault in met:
+        if family(fault) is Family.ERROR:
+            by_device.setdefault(root_of(fault.device), []).append(fault)
+    return {device: _blow(faults) for device, faults in by_device.items()}
+
+
+def _blow(faults: Sequence[Fault]) -> Blow:
+    calls: dict[str, frozenset[Errno]] = {}
+    for fault in faults:
+        if isinstance(fault, CallFault):
+            calls[fault.function] = calls.get(fault.function, _NONE) | {fault.errno}
+    below = [fault for fault in faults if isinstance(fault, IoFault)]
+    effects = [fault.effect for fault in below]
+    return Blow(
+        calls,
+        frozenset(effect.errno for effect in effects if isinstance(effect, Fails | LandsButFails | Short)),
+        lasting=len(below) > 1 or any(fault.times != 1 for fault in below),
+        landed=any(isinstance(effect, LandsButFails) for effect in effects),
+    )
+
+
+# --- replies and states ---------------------------------------------------------------------------
+DONE: Final = Expected()
+SAID: Final = Expected(message=False)  # success of a call that has an errp
+
+
+@lru_cache(maxsize=256)
+def failure(errnos: frozenset[Errno], message: bool | None = None) -> Reply:  # noqa: FBT001  # as in Expected
+    """Return the reply that fails with one of `errnos` and leaves the device as it was."""
+    return Reply(Expected(errnos, message=message))
+
+
+def _refused(errno: Errno, message: bool | None = None) -> Replies:  # noqa: FBT001  # as in Expected
+    return (failure(frozenset((errno,)), message),)
+
+
+def _image(device: Device) -> Image:
+    assert device.image is not None, "only an empty drive has no image, and that has no medium either"
+    return device.image
+
+
+def with_image(device: Device, image: Image) -> Device:
+    """Return `device` with another image."""
+    return Device(
+        device.spec, image, device.read_only, device.present, device.bitmaps, device.child_bitmaps, device.in_flight,
+        device.damaged,
+    )  # fmt: skip
+
+
+def _with_content(device: Device, content: Content) -> Device:
+    image = _image(device)
+    return with_image(device, Image(image.sectors, content, image.vmstate, image.snapshots, image.view))
+
+
+def _with_vmstate(device: Device, vmstate: bytes | None) -> Device:
+    image = _image(device)
+    return with_image(device, Image(image.sectors, image.content, vmstate, image.snapshots, image.view))
+
+
+def closed(device: Device, *, read_only: bool, present: bool) -> Device:
+    """Return `device` after a close: a view ends, bitmaps go away, as they are not persistent here (SPEC A.8, A.5)."""
+    image = device.image
+    if image is not None and image.view is not None:
+        image = Image(image.sectors, image.content, image.vmstate, image.snapshots)
+    return Device(device.spec, image, read_only, present, in_flight=device.in_flight, damaged=device.damaged)
+
+
+# --- content --------------------------------------------------------------------------------------
+def stamped(content: Content, sector: int, count: int, tag: int) -> Content:
+    """Return `content` with `tag` in `count` sectors."""
+    tags, end = content.tags, sector + count
+    if sector > len(tags):
+        return content  # what lies in between is not specified, so this is not either
+    maybe = content.maybe
+    if maybe:
+        maybe = tuple(entry for entry in maybe if not sector <= entry[0] < end)
+    return Content(tags[:sector] + bytes((tag,)) * count + tags[end:], maybe)
+
+
+def perhaps(content: Content, sector: int, count: int, tag: int) -> Content:
+    """Return `content` where each of `count` sectors is as before, or holds `tag`."""
+    tags, maybe = content.tags, dict(content.maybe)
+    for at in range(sector, min(sector + count, len(tags))):
+        others = maybe.get(at, b"")
+        if tags[at] != tag and tag not in others:
+            maybe[at] = others + bytes((tag,))
+    return Content(tags, tuple(sorted(maybe.items())))
+
+
+def _resized(content: Content, *, old: int, new: int) -> Content:
+    """Return `content` cut to `new` sectors, or with zeroes behind it."""
+    if new <= old:
+        return Content(content.tags[:new], tuple(entry for entry in content.maybe if entry[0] < new))
+    whole = len(content.tags) == old  # else its end is not specified, and what follows has no place
+    return Content(content.tags + bytes(new - old), content.maybe) if whole else content
+
+
+# --- guest I/O (docs/reference/alphabet.md) -------------------------------------------------------
+def _write_refused(device: Device, sector: int, count: int) -> Errno | None:
+    """Return why a guest may not write there: medium, then read-only, then bounds."""
+    if not device.present:
+        return Errno.ENOMEDIUM
+    if device.read_only:
+        return Errno.EPERM
+    return None if sector + count <= _image(device).sectors else Errno.EIO
+
+
+def _written(device: Device, sector: int, count: int, tag: int, blow: Blow | None) -> Replies:
+    refused = _write_refused(device, sector, count)
+    if refused is not None:
+        return _refused(refused)
+    content = _image(device).content
+    done = Reply(DONE, (Allowed(_with_content(device, stamped(content, sector, count, tag))),))
+    if blow is None or not blow.io:
+        return (done,)
+    torn = _with_content(device, perhaps(content, sector, count, tag))
+    return done, Reply(Expected(blow.io), (Allowed(torn),))
+
+
+def _write(device: Device, operation: Write, blow: Blow | None) -> Replies:
+    return _written(device, operation.sector, operation.count, operation.tag, blow)
+
+
+def _write_zeroes(device: Device, operation: WriteZeroes, blow: Blow | None) -> Replies:
+    return _written(device, operation.sector, operation.count, ZERO, blow)
+
+
+def _discard(device: Device, operation: Discard, blow: Blow | None) -> Replies:
+    refused = _write_refused(device, operation.sector, operation.count)
+    if refused is not None:
+        return _refused(refused)
+    content = perhaps(_image(device).content, operation.sector, operation.count, ZERO)
+    states = (Allowed(_with_content(device, content)),)
+    done = Reply(DONE, states)
+    return (done,) if blow is None or not blow.io else (done, Reply(Expected(blow.io), states))
+
+
+def _flush(device: Device, operation: Flush, blow: Blow | None) -> Replies:  # noqa: ARG001  # the table's shape
+    if not device.present:
+        return _refused(Errno.ENOMEDIUM)
+    return (Reply(DONE),) if blow is None or not blow.io else (Reply(DONE), failure(blow.io))
+
+
+def _resize(device: Device, operation: Resize, blow: Blow | None) -> Replies:
+    """Change the virtual size, with snapshots or without (5.1: SPEC B.5); active VM state may move or be lost (B.9)."""
+    if not device.present:
+        return _refused(Errno.ENOMEDIUM)
+    if device.read_only:
+        return _refused(Errno.EACCES)
+    image, sectors = _image(device), operation.sectors
+    content = _resized(image.content, old=image.sectors, new=sectors)
+    new = with_image(device, Image(sectors, content, None if image.vmstate else image.vmstate, image.snapshots))
+    done = Reply(DONE, (Allowed(new),))
+    if blow is None or not blow.io:
+        return (done,)
+    # VM state goes before the size changes, or with it.
+    old = _with_vmstate(device, None) if image.vmstate else device
+    kept = blow.lasting or blow.landed
+    return done, Reply(Expected(blow.io), (Allowed(old), Allowed(new, NOT_UNDONE)) if kept else (Allowed(old),))
+
+
+def _vmstate_write(device: Device, operation: VmstateWrite, blow: Blow | None) -> Replies:
+    if not device.present:
+        return _refused(Errno.ENOMEDIUM)
+    if device.read_only:
+        nowhere = frozenset({Errno.ENOTSUP}) if device.spec.kind is Kind.PLAIN else _NONE
+        return (failure(frozenset({Errno.EPERM}) | nowhere),)
+    if device.spec.kind is Kind.PLAIN:
+        return _refused(Errno.ENOTSUP)
+    return vmstate_write(device, operation.offset, operation.length, operation.tag, blow)
+
+
+def vmstate_write(device: Device, offset: int, length: int, tag: int, blow: Blow | None) -> Replies:
+    """Return what writing VM state into a writable device may do: it is like guest data behind the end (SPEC B.9)."""
+    old = _image(device).vmstate
+    new = None
+    if old is not None:
+        data = vmstate_pattern(tag=tag, offset=offset, length=length)
+        new = old[:offset].ljust(offset, b"\0") + data + old[offset + length :]
+    done = Reply(DONE, (Allowed(_with_vmstate(device, new)),))
+    if blow is None or not blow.io:
+        return (done,)
+    return done, Reply(Expected(blow.io), (Allowed(_with_vmstate(device, None)),))
+
+
+def _vmstate_read(device: Device, operation: VmstateRead, blow: Blow | None) -> Replies:
+    if not device.present:
+        return _refused(Errno.ENOMEDIUM)
+    if device.spec.kind is Kind.PLAIN:
+        return _refused(Errno.ENOTSUP)
+    done = Reply(Expected(data=vmstate_data(device, operation.offset, operation.length)))
+    return (done,) if blow is None or not blow.io else (done, failure(blow.io))
+
+
+def vmstate_data(device: Device, offset: int, length: int) -> bytes | None:
+    """Return what reading VM state gives, None where nothing is promised; what was never written reads as zeroes."""
+    image = _image(device)
+    vmstate = image.vmstate
+    if image.view is not None:  # under load_tmp the snapshot's, unless its place moved with the size
+        vmstate = image.view.vmstate if image.view.sectors == image.sectors else None
+    return None if vmstate is None else vmstate[offset : offset + length].ljust(length, b"\0")
+
+
+# --- requests in flight ---------------------------------------------------------------------------
+def _submit_write(device: Device, operation: SubmitWrite, blow: Blow | None) -> Replies:  # noqa: ARG001  # no I/O yet
+    refused = _write_refused(device, operation.sector, operation.count)
+    if refused is not None:
+        return _refused(refused)
+    return (Reply(DONE, (Allowed(_with_in_flight(device, (*device.in_flight, operation))),)),)
+
+
+def _with_in_flight(device: Device, in_flight: tuple[SubmitWrite, ...]) -> Device:
+    return Device(
+        device.spec, device.image, device.read_only, device.present, device.bitmaps, device.child_bitmaps, in_flight,
+        device.damaged,
+    )  # fmt: skip
+
+
+def landed(device: Device, blow: Blow | None, *, surely: bool = True) -> Device:
+    """Return `device` after its guest requests in flight landed, in the order in which they were submitted.
+
+    One that fails is lost without a word, each of its sectors old or new: for want of a medium or of room (a resize
+    came first), or because I/O failed at this step. Not `surely`: nobody knows whether they did.
+    """
+    if not device.in_flight:
+        return device
+    image = _image(device)
+    content = image.content
+    trusted = surely and device.present and not (blow is not None and blow.io)
+    for write in device.in_flight:
+        fits = write.sector + write.count <= image.sectors
+        land = stamped if trusted and fits else perhaps
+        content = land(content, write.sector, write.count, write.tag)
+    return _with_in_flight(_with_content(device, content), ())
+
+
+# --- the snapshot list (SPEC A.1 to A.3, A.7) -----------------------------------------------------
+def _falls_back(device: Device, node: str) -> bool:
+    """Tell whether a snapshot call on `node` ends at its child (SPEC A.0)."""
+    return device.spec.kind in FALLS_BACK and node == device.spec.name
+
+
+def listed_name(info: SnapshotInfo) -> str:
+    """Return the name as the API lists it: what is longer than its field can never be found in full (SPEC A.1)."""
+    name = info.name
+    return name if len(name) * 4 <= NAME_BYTES_MAX else cut_text(name, bytes_max=NAME_BYTES_MAX)
+
+
+def _listed_id(info: SnapshotInfo) -> str:
+    return info.id_str if len(info.id_str) * 4 <= ID_BYTES_MAX else cut_text(info.id_str, bytes_max=ID_BYTES_MAX)
+
+
+def _list_refused(device: Device) -> Errno | None:
+    """Return why the node has no list; a read-only one has."""
+    if not device.present:
+        return Errno.ENOMEDIUM
+    return Errno.ENOTSUP if device.spec.kind is Kind.PLAIN else None
+
+
+def can_snapshot(device: Device) -> bool:
+    """bdrv_can_snapshot: medium, writable, a driver that can create, here or below (SPEC A.3). It asks no driver."""
+    return device.present and not device.read_only and device.spec.kind is not Kind.PLAIN
+
+
+def _can(device: Device, operation: CanSnapshot, blow: Blow | None) -> Replies:  # noqa: ARG001  # the table's shape
+    return (Reply(Expected(answer=can_snapshot(device))),)
+
+
+def _list(device: Device, operation: List, blow: Blow | None) -> Replies:  # noqa: ARG001  # the table's shape
+    refused = _list_refused(device)
+    if refused is not None:
+        return _refused(refused)
+    done = Reply(Expected(snapshots=tuple(as_listed(snapshot.info) for snapshot in _image(device).snapshots)))
+    errors = blow.errors("list") if blow is not None else _NONE
+    return (done, failure(errors)) if errors else (done,)
+
+
+_MISS: Final = Reply(Expected(frozenset({Errno.ENOENT}), sn=(UNWRITTEN_INFO,)))
+
+
+def find(device: Device, name: str, blow: Blow | None) -> Replies:
+    """bdrv_snapshot_find: the first entry of that name, and `sn` filled; every error is a miss (SPEC A.1, W-09)."""
+    if _list_refused(device) is not None:
+        return (_MISS,)
+    for snapshot in _image(device).snapshots:
+        if listed_name(snapshot.info) == name:
+            hit = Reply(Expected(sn=(as_listed(snapshot.info),)))
+            return (hit, _MISS) if blow is not None and blow.errors("find") else (hit,)
+    return (_MISS,)
+
+
+def _find(device: Device, operation: Find, blow: Blow | None) -> Replies:
+    return find(device, operation.name, blow)
+
+
+_NO_LIST: Final = Reply(Expected(answer=False, sn=(UNWRITTEN_INFO,), message=True))
+_ABSENT: Final = Reply(Expected(answer=False, sn=(UNWRITTEN_INFO,), message=False))
+
+
+def find_by_id_and_name(device: Device, snapshot_id: str | None, name: str | None, blow: Blow | None) -> Replies:
+    """bdrv_snapshot_find_by_id_and_name: errp tells a list that failed from an entry that is not there (SPEC A.2)."""
+    assert snapshot_id is not None or name is not None, "the C function asserts this"
+    if _list_refused(device) is not None:
+        return (_NO_LIST,)
+    reply = _ABSENT
+    for snapshot in _image(device).snapshots:
+        info = snapshot.info
+        if (snapshot_id is None or _listed_id(info) == snapshot_id) and (name is None or listed_name(info) == name):
+            reply = Reply(Expected(answer=True, sn=(as_listed(info),), message=False))
+            break
+    return (reply, _NO_LIST) if blow is not None and blow.errors("list") else (reply,)
+
+
+def _find_by_id_and_name(device: Device, operation: FindByIdAndName, blow: Blow | None) -> Replies:
+    return find_by_id_and_name(device, operation.snapshot_id, operation.name, blow)
+
+
+# --- create (SPEC A.4, B.2) -----------------------------------------------------------------------
+def create(device: Device, sn: SnapshotInfo, blow: Blow | None) -> Replies:
+    """bdrv_snapshot_create: the driver writes the id that it chose into the caller's struct `sn`, on failure too."""
+    if not device.present:
+        return (_not_created(frozenset({Errno.ENOMEDIUM}), sn),)
+    if device.spec.kind is Kind.PLAIN:
+        return (_not_created(frozenset({Errno.ENOTSUP}), sn),)
+    image = _image(device)
+    if len(image.snapshots) >= SNAPSHOTS_MAX:
+        return (_not_created(frozenset({Errno.EFBIG}), sn),)
+    chosen = _with_id(sn, next_id(image.snapshots))
+    if device.read_only:
+        errors = blow.errors("create") if blow is not None else _NONE
+        return (_not_created(READ_ONLY_ERRORS | errors, sn, chosen),)
+    done = Reply(Expected(sn=in_struct(chosen)), (Allowed(_created(device, chosen, blow)),))
+    if blow is None:
+        return (done,)
+    return done, *_create_failed(device, sn, chosen, done, blow)
+
+
+def _created(device: Device, chosen: SnapshotInfo, blow: Blow | None) -> Device:
+    """Return `device` with the snapshot at the end of its list; the VM state that it keeps leaves the active state."""
+    image = _image(device)
+    stored = as_listed(chosen)  # the caller's buffer holds no more of the name (SPEC C.1 step 7)
+    snapshot = Snapshot(stored, image.sectors, image.content, image.vmstate)
+    vmstate, size = image.vmstate, stored.vm_state_size
+    if vmstate and size:
+        # Dropping it is the last thing that create does, and its result is ignored (B.2 step 11).
+        vmstate = b"" if len(vmstate) <= size and not (blow is not None and blow.io) else None
+    return with_image(device, Image(image.sectors, image.content, vmstate, (*image.snapshots, snapshot)))
+
+
+def _create_failed(device: Device, sn: SnapshotInfo, chosen: SnapshotInfo, done: Reply, blow: Blow) -> Replies:
+    """Return the failures: list and content as before (SPEC G.2), unless what was published could not be taken back."""
+    replies: list[Reply] = []
+    if blow.io:
+        states = (Allowed(device), Allowed(done.states[0].state, NOT_UNDONE)) if blow.lasting else ()
+        replies.append(Reply(_not_created(blow.io, chosen).expected, states))
+    not_called = blow.calls.get("create")
+    if not_called:
+        replies.append(_not_created(not_called, sn))
+    return tuple(replies)
+
+
+def _not_created(errnos: frozenset[Errno], *structs: SnapshotInfo) -> Reply:
+    return Reply(Expected(errnos, sn=tuple(held for sn in structs for held in in_struct(sn))))
+
+
+def in_struct(sn: SnapshotInfo) -> tuple[SnapshotInfo, ...]:
+    """Return how a caller's struct may look: a harness may keep more of a name than the C buffer does."""
+    cut = as_listed(sn)
+    return (sn,) if cut is sn else (sn, cut)
+
+
+def _with_id(sn: SnapshotInfo, id_str: str) -> SnapshotInfo:
+    return SnapshotInfo(id_str, sn.name, sn.vm_state_size, sn.date_sec, sn.date_nsec, sn.vm_clock_nsec)
+
+
+def next_id(snapshots: Sequence[Snapshot]) -> str:
+    """Return the id that a new snapshot gets: the largest number among the stored ids, plus one; it wraps to "0"."""
+    largest = max((strtoul(snapshot.info.id_str) for snapshot in snapshots), default=0)
+    return str(largest + 1 & ULONG_MAX)
+
+
+_NUMBER: Final = re.compile(r"[ \t\n\v\f\r]*([+-]?)([0-9]+)")
+
+
+@lru_cache(maxsize=4096)
+def strtoul(text: str) -> int:
+    """Return what C makes of `text` in base 10 with 64 bits: 0 for no number, ULONG_MAX for one that is too large."""
+    found = _NUMBER.match(text)
+    if found is None:
+        return 0
+    digits = found[2].lstrip("0")
+    value = int(digits or "0") if len(digits) <= 20 else ULONG_MAX + 1
+    if value > ULONG_MAX:
+        return ULONG_MAX
+    return -value & ULONG_MAX if found[1] == "-" else value
+
+
+def _create(device: Device, operation: Create, blow: Blow | None) -> Replies:
+    return create(
+        device,
+        SnapshotInfo(
+            "", operation.name, operation.vm_state_size, operation.date_sec, operation.date_nsec,
+            operation.vm_clock_nsec,
+        ),
+        blow,
+    )  # fmt: skip
+
+
+# --- goto (SPEC A.5, B.3) -------------------------------------------------------------------------
+def goto(device: Device, node: str, text: str, blow: Blow | None) -> Replies:
+    """bdrv_snapshot_goto: medium, bitmaps, then the driver, which looks for the id first and then for the name."""
+    if not device.present:
+        return _refused(Errno.ENOMEDIUM, message=True)
+    if node != device.spec.name:
+        return _driver_goto(device, text, blow, busy=bool(device.child_bitmaps))
+    if device.bitmaps:
+        return _refused(Errno.EBUSY, message=True)
+    if device.spec.kind is Kind.PLAIN:
+        return _refused(Errno.ENOTSUP, message=True)
+    if not _falls_back(device, node):
+        return _driver_goto(device, text, blow, busy=False)
+    return _reopened_around(device, _driver_goto(device, text, blow, busy=bool(device.child_bitmaps)), blow)
+
+
+def _driver_goto(device: Device, text: str, blow: Blow | None, *, busy: bool) -> Replies:
+    """Return what goto does at the node that has the snapshots; `busy` says whether that node has bitmaps."""
+    if busy:
+        return _refused(Errno.EBUSY, message=True)
+    errors = blow.errors("goto") if blow is not None else _NONE
+    snapshot = _by_id_or_name(_image(device).snapshots, text)
+    if device.read_only or snapshot is None:
+        return (failure(_lookup_errors(device, snapshot) | errors, message=True),)
+    new = Allowed(_reverted(device, snapshot))
+    done = Reply(SAID, (new,))
+    if not errors:
+        return (done,)
+    states = (Allowed(device), Allowed(new.state, AFTER_COMMIT)) if blow is not None and blow.io else ()
+    return done, Reply(Expected(errors, message=True), states)
+
+
+def _by_id_or_name(snapshots: Sequence[Snapshot], text: str) -> Snapshot | None:
+    """Return the first snapshot with that id, else the first with that name; by the texts as stored (B.3 step 2)."""
+    for snapshot in snapshots:
+        if snapshot.info.id_str == text:
+            return snapshot
+    return next((snapshot for snapshot in snapshots if snapshot.info.name == text), None)
+
+
+def _lookup_errors(device: Device, found: Snapshot | None) -> frozenset[Errno]:
+    """Return what a driver answers that may not write, or does not find the snapshot, or both."""
+    absent = frozenset({Errno.ENOENT}) if found is None else _NONE
+    return absent | READ_ONLY_ERRORS if device.read_only else absent
+
+
+def _reverted(device: Device, snapshot: Snapshot) -> Device:
+    """Return `device` with the snapshot's content, size and VM state; its list is as it was (SPEC G.3)."""
+    image = _image(device)
+    return with_image(device, Image(snapshot.sectors, snapshot.content, snapshot.vmstate, image.snapshots))
+
+
+def _reopened_around(device: Device, replies: Replies, blow: Blow | None) -> Replies:
+    """Return `replies` of the child where opening the node again may have failed as well: then it is dead (A.5.4 g)."""
+    if blow is None or not blow.io:
+        return replies
+    around: list[Reply] = []
+    for reply in replies:
+        states = reply.states or (Allowed(device),)
+        dead = tuple(Allowed(_dead(allowed.state), CLOSED_NODE) for allowed in states)
+        if reply.failed:
+            around.append(Reply(reply.expected, (*states, *dead)))
+        else:
+            around += (reply, Reply(Expected(blow.io, message=True), dead))
+    return tuple(around)
+
+
+def _dead(device: Device) -> Device:
+    """Return `device` as a node whose driver is closed: everything answers ENOMEDIUM; its child is gone with it."""
+    return closed(device, read_only=device.read_only, present=False)
+
+
+def _goto(device: Device, operation: Goto, blow: Blow | None) -> Replies:
+    return goto(device, operation.device, operation.snapshot_id, blow)
+
+
+# --- delete (SPEC A.6, B.4) -----------------------------------------------------------------------
+def delete(device: Device, snapshot_id: str | None, name: str | None, blow: Blow | None) -> Replies:
+    """bdrv_snapshot_delete: the driver takes the first entry that matches what is given, by the texts as stored."""
+    if not device.present:
+        return _refused(Errno.ENOMEDIUM, message=True)
+    if snapshot_id is None and name is None:
+        return _refused(Errno.EINVAL, message=True)
+    if device.spec.kind is Kind.PLAIN:
+        return _refused(Errno.ENOTSUP, message=True)
+    errors = blow.errors("delete") if blow is not None else _NONE
+    place = _place_of(_image(device).snapshots, snapshot_id, name)
+    if device.read_only or place is None:
+        found = None if place is None else _image(device).snapshots[place]
+        return (failure(_lookup_errors(device, found) | errors, message=True),)
+    new = Allowed(_without(device, place))
+    done = Reply(SAID, (new,))
+    if not errors:
+        return (done,)
+    states = (Allowed(device), Allowed(new.state, AFTER_REMOVAL)) if blow is not None and blow.io else ()
+    return done, Reply(Expected(errors, message=True), states)
+
+
+def _place_of(snapshots: Sequence[Snapshot], snapshot_id: str | None, name: str | None) -> int | None:
+    """Return the index of the first entry that matches: both id and name where both are given."""
+    for place, snapshot in enumerate(snapshots):
+        info = snapshot.info
+        if snapshot_id in {None, info.id_str} and name in {None, info.name}:
+            return place
+    return None
+
+
+def _without(device: Device, place: int) -> Device:
+    image = _image(device)
+    snapshots = image.snapshots[:place] + image.snapshots[place + 1 :]
+    return with_image(device, Image(image.sectors, image.content, image.vmstate, snapshots, image.view))
+
+
+def _delete(device: Device, operation: Delete, blow: Blow | None) -> Replies:
+    return delete(device, operation.snapshot_id, operation.name, blow)
+
+
+# --- load_tmp (SPEC A.8, A.9, B.5) ----------------------------------------------------------------
+def load_tmp(device: Device, node: str, snapshot_id: str | None, name: str | None, blow: Blow | None) -> Replies:
+    """bdrv_snapshot_load_tmp: only on a read-only node that has the snapshots itself; there is no fallback."""
+    if not device.present:
+        return _refused(Errno.ENOMEDIUM, message=True)
+    if (snapshot_id is None and name is None) or not device.read_only:
+        return _refused(Errno.EINVAL, message=True)
+    if device.spec.kind is Kind.PLAIN or _falls_back(device, node):
+        return _refused(Errno.ENOTSUP, message=True)
+    errors = blow.errors("load_tmp") if blow is not None else _NONE
+    image = _image(device)
+    place = _place_of(image.snapshots, snapshot_id, name)
+    if place is None:
+        return (failure(errors | {Errno.ENOENT}, message=True),)
+    view = Image(image.sectors, image.content, image.vmstate, image.snapshots, image.snapshots[place])
+    done = Reply(SAID, (Allowed(with_image(device, view)),))
+    return (done, failure(errors, message=True)) if errors else (done,)
+
+
+def _load_tmp(device: Device, operation: LoadTmp, blow: Blow | None) -> Replies:
+    return load_tmp(device, operation.device, operation.snapshot_id, operation.name, blow)
+
+
+_TRY_THE_NAME: Final = frozenset({Errno.ENOENT, Errno.EINVAL})
+
+
+def _load_tmp_by_id_or_name(device: Device, operation: LoadTmpByIdOrName, blow: Blow | None) -> Replies:
+    """Try the id; after ENOENT or EINVAL, and only then, the name: the last attempt's answer counts (SPEC A.9)."""
+    replies: list[Reply] = []
+    for reply in load_tmp(device, operation.device, operation.id_or_name, None, blow):
+        errnos = reply.expected.errnos or _NONE
+        again = errnos & _TRY_THE_NAME
+        if errnos - again:
+            replies.append(Reply(Expected(errnos - again, message=reply.expected.message), reply.states))
+        if again:
+            replies += load_tmp(device, operation.device, None, operation.id_or_name, blow)
+    return tuple(dict.fromkeys(replies)) if len(replies) > 1 else tuple(replies)
+
+
+# --- the environment ------------------------------------------------------------------------------
+def _bitmaps(device: Device, node: str) -> frozenset[str]:
+    return device.bitmaps if node == device.spec.name else device.child_bitmaps
+
+
+def _with_bitmaps(device: Device, node: str, bitmaps: frozenset[str]) -> Replies:
+    own, child = (bitmaps, device.child_bitmaps) if node == device.spec.name else (device.bitmaps, bitmaps)
+    new = Device(
+        device.spec, device.image, device.read_only, device.present, own, child, device.in_flight, device.damaged
+    )
+    return (Reply(DONE, (Allowed(new),)),)
+
+
+def _add_bitmap(device: Device, operation: AddBitmap, blow: Blow | None) -> Replies:  # noqa: ARG001  # no I/O
+    if not device.present:
+        return _refused(Errno.ENOMEDIUM)
+    bitmaps = _bitmaps(device, operation.device)
+    if operation.name in bitmaps:
+        return _refused(Errno.EEXIST)
+    return _with_bitmaps(device, operation.device, bitmaps | {operation.name})
+
+
+def _remove_bitmap(device: Device, operation: RemoveBitmap, blow: Blow | None) -> Replies:  # noqa: ARG001  # no I/O
+    bitmaps = _bitmaps(device, operation.device)
+    if operation.name not in bitmaps:
+        return _refused(Errno.ENOENT)
+    return _with_bitmaps(device, operation.device, bitmaps - {operation.name})
+
+
+def _reopen(device: Device, operation: Reopen, blow: Blow | None) -> Replies:  # noqa: ARG001  # the table's shape
+    if not device.present:
+        return _refused(Errno.ENOMEDIUM)
+    return _opened(device, blow, read_only=device.read_only)
+
+
+def _set_read_only(device: Device, operation: SetReadOnly, blow: Blow | None) -> Replies:
+    if device.image is None:
+        return _refused(Errno.ENOMEDIUM)
+    if not device.present:  # remembered until there is a medium
+        return (Reply(DONE, (Allowed(closed(device, read_only=operation.read_only, present=False)),)),)
+    return _opened(device, blow, read_only=operation.read_only)
+
+
+def _set_medium(device: Device, operation: SetMedium, blow: Blow | None) -> Replies:
+    if operation.present:
+        if device.image is None:
+            return _refused(Errno.ENOMEDIUM)
+        return _opened(device, blow, read_only=device.read_only)
+    if not device.present:
+        return (Reply(DONE),)
+    out = (Allowed(closed(landed(device, blow), read_only=device.read_only, present=False)),)
+    return (Reply(DONE, out),) if blow is None or not blow.io else (Reply(DONE, out), Reply(Expected(blow.io), out))
+
+
+def _opened(device: Device, blow: Blow | None, *, read_only: bool) -> Replies:
+    """Return what closing a device and opening it may do; one that could not be opened stays without a medium."""
+    drained = landed(device, blow)
+    opened = Allowed(closed(drained, read_only=read_only, present=True))
+    done = Reply(DONE, (opened,))
+    if blow is None or not blow.io:
+        return (done,)
+    return done, Reply(Expected(blow.io), (opened, Allowed(closed(drained, read_only=read_only, present=False))))
+
+
+# --- all of them ----------------------------------------------------------------------------------
+LOCAL: Final[Mapping[type[Operation], Callable[[Device, Any, Blow | None], Replies]]] = {
+    Write: _write, SubmitWrite: _submit_write, WriteZeroes: _write_zeroes, Discard: _discard, Flush: _flush,
+    Resize: _resize, VmstateWrite: _vmstate_write, VmstateRead: _vmstate_read,
+    CanSnapshot: _can, Find: _find, FindByIdAndName: _find_by_id_and_name, Create: _create, Goto: _goto,
+    Delete: _delete, List: _list, LoadTmp: _load_tmp, LoadTmpByIdOrName: _load_tmp_by_id_or_name,
+    AddBitmap: _add_bitmap, RemoveBitmap: _remove_bitmap, SetReadOnly: _set_read_only, SetMedium: _set_medium,
+    Reopen: _reopen,
+}  # fmt: skip
+
+
+def new_device(spec: DeviceSpec) -> Device:
+    """Return a device as its history begins: with what `spec` says is on its image beforehand."""
+    if spec.kind is Kind.EMPTY:
+        return Device(spec, None, spec.read_only, present=False)
+    has_snapshots = spec.kind is not Kind.PLAIN
+    snapshots = tuple(
+        Snapshot(
+            SnapshotInfo(sn.id_str, sn.name, sn.vm_state_size, sn.date_sec, sn.date_nsec, sn.vm_clock_nsec),
+            sn.sectors,
+            Content(bytes((sn.tag,)) * sn.sectors),
+            vmstate_pattern(tag=sn.tag, offset=0, length=sn.vm_state_size),
+        )
+        for sn in (spec.snapshots if has_snapshots else ())
+    )
+    image = Image(spec.sectors, Content(bytes((spec.tag,)) * spec.sectors), snapshots=snapshots)
+    return Device(spec, image, spec.read_only)
