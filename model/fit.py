@@ -7,7 +7,7 @@ from snapcheck.model.device import Allowed, Device, Expected, Outcome, World
 from snapcheck.model.facts import ALL_LAWS, Look
 from snapcheck.model.history import Step
 from snapcheck.model.law_names import Law
-from snapcheck.model.match import HARD, Difference, answer_differences, merged, state_differences
+from snapcheck.model.match import HARD, Difference, answer_differences, errno_allowed, merged, state_differences
 
 
 class Rank(NamedTuple):
@@ -83,7 +83,10 @@ def _fit(step: Step, outcome: Outcome, beside: Beside) -> Fit:
         else:
             matches[name] = [allowed for allowed, differences in tried if not differences]
     hard = sum(part in HARD for part in wrong) if wrong else 0
-    return Fit(outcome, wrong, nearest, matches, Rank(hard, misfits, len(wrong) - hard))
+    soft = len(wrong) - hard
+    if beside.vague and not errno_allowed(outcome.expected, step.result.errno):
+        soft += 1  # not judged, but of a damaged device it is all that tells whether it was closed and opened
+    return Fit(outcome, wrong, nearest, matches, Rank(hard, misfits, soft))
 
 
 def _states(outcome: Outcome, name: str, before: World) -> tuple[Allowed, ...]:

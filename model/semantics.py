@@ -563,7 +563,7 @@ def _reverted(device: Device, snapshot: Snapshot) -> Device:
 
 def _reopened_around(device: Device, replies: Replies, blow: Blow | None) -> Replies:
     """Return `replies` of the child where opening the node again may have failed as well: then it is dead (A.5.4 g)."""
-    if blow is None or not blow.io:
+    if blow is None or blow is WRECK or not blow.io:  # a damaged device is taken to be there, whatever it is
         return replies
     around: list[Reply] = []
     for reply in replies:
@@ -726,6 +726,8 @@ def _opened(device: Device, blow: Blow | None, *, read_only: bool) -> Replies:
     done = Reply(DONE, (opened,))
     if blow is None or not blow.io:
         return (done,)
+    if blow is WRECK:  # nobody looks at it: it is taken to be there and writable, so that a group may touch it
+        return done, Reply(Expected(blow.io), (Allowed(closed(drained, read_only=False, present=True)),))
     return done, Reply(Expected(blow.io), (opened, Allowed(closed(drained, read_only=read_only, present=False))))
 
 

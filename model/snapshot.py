@@ -36,3 +36,36 @@ def as_listed(sn: SnapshotInfo) -> SnapshotInfo:
     """Return `sn` as the API lists it: id and name cut to their fields' limits (SPEC B.5)."""
     id_str, name = cut_text(sn.id_str, bytes_max=ID_BYTES_MAX), cut_text(sn.name, bytes_max=NAME_BYTES_MAX)
     return sn if (id_str, name) == (sn.id_str, sn.name) else replace(sn, id_str=id_str, name=name)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSelector:
+    """Which snapshot a tool was asked for: by id, by name, by both, or by text that is an id or else a name."""
+
+    snapshot_id: str | None = None
+    name: str | None = None
+    id_or_name: str | None = None
+
+
+def snapshot_selector(text: str) -> SnapshotSelector:
+    """Parse what tools take (internal_snapshot_opts, SPEC C.7): "snapshot.id=1,snapshot.name=x", or a bare id or name.
+
+    In a value ",," stands for a comma. Of a key that is given twice the last value counts. A ValueError says what
+    is wrong, and the way out.
+    """
+    if not text.startswith(SNAPSHOT_OPT_BASE):
+        return SnapshotSelector(id_or_name=text)
+    values: dict[str, str] = {}
+    for part in text.replace(",,", "\0").split(","):
+        key, equals, value = part.replace("\0", ",").partition("=")
+        if key not in (SNAPSHOT_OPT_ID, SNAPSHOT_OPT_NAME):
+            raise _bad_selector(text, f"unknown key {key!r}")
+        if not equals:
+            raise _bad_selector(text, f"{key} has no value")
+        values[key] = value
+    return SnapshotSelector(values.get(SNAPSHOT_OPT_ID), values.get(SNAPSHOT_OPT_NAME))
+
+
+def _bad_selector(text: str, what: str) -> ValueError:
+    form = f"{SNAPSHOT_OPT_ID}=ID, {SNAPSHOT_OPT_NAME}=NAME, both with a comma between, or a bare id or name"
+    return ValueError(f"snapshot selector {text!r}: {what}; use {form}")
