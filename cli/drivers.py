@@ -5,11 +5,8 @@ from dataclasses import fields
 from typing import Final
 
 from snapcheck.cli.say import say
-from snapcheck.impl.blockfile import MemoryFile
-from snapcheck.impl.driver import Capabilities, CreateOptions
 from snapcheck.impl.targets import Target, known_targets
 
-IMAGE_BYTES: Final = 65536
 NOT_BUILT: Final = {"qemu": "a running QEMU, through QMP: not built yet"}
 OWN: Final = (
     "package.module:attribute  a driver of your own: `snapcheck new-driver NAME` writes one to start from",
@@ -34,7 +31,7 @@ def drivers_command() -> int:
 
 def abilities(target: Target) -> Iterator[str]:
     """Yield what a driver says that it can do, and what it can not."""
-    can = capabilities_of(target)
+    can = target.capabilities
     if can is None:
         return
     flags = [(spec.name.replace("_", " "), getattr(can, spec.name)) for spec in fields(can) if spec.name != "format"]
@@ -44,15 +41,3 @@ def abilities(target: Target) -> Iterator[str]:
             yield word + ", ".join(names)
     if can.format:
         yield f"images: {can.format}, also those that something else made"
-
-
-def capabilities_of(target: Target) -> Capabilities | None:
-    """Return what the driver declares, asked of a new image in memory; None for a factory, which has no one driver."""
-    if target.open_driver is None:
-        return None
-    options = CreateOptions(IMAGE_BYTES)
-    driver = target.open_driver(MemoryFile("new image"), read_only=False, create=options)
-    try:
-        return driver.capabilities
-    finally:
-        driver.close()
