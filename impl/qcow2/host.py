@@ -42,7 +42,7 @@ def padded(words: Words, count: int) -> Words:
 class StoreError(BlockError):
     """A table could not be written, or only in part; `words` is the table on the medium now, None when nobody knows."""
 
-    def __init__(self, cause: BlockError, words: Words | None) -> None:
+    def __init__(self, cause: BlockError, words: "Words | None") -> None:
         self.words = words
         super().__init__(cause.errno, str(cause))
 

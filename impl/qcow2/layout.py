@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from snapcheck.model.errno import Errno
 from snapcheck.model.snapshot import SnapshotInfo
@@ -51,8 +51,7 @@ def ceil_div(amount: int, unit: int) -> int:
 
 
 # --- the header -----------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The header of a version 3 image. All its fields lie in one sector, so one write changes several at once."""
 
     cluster_bits: int

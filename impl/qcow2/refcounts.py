@@ -6,7 +6,7 @@ A debt that is never paid is a leak and never a corruption (SPEC B.7).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple, TypeAlias
 
@@ -54,7 +54,10 @@ def merged(parts: Sequence[Clusters]) -> Clusters:
     if len(parts) == 1:
         return parts[0]
     if sum(map(len, parts)) <= _FEW:
-        return [int(cluster) for part in parts for cluster in part]
+        few: list[int] = []
+        for part in parts:
+            few += part.tolist() if isinstance(part, np.ndarray) else part
+        return few
     return np.concatenate([np.asarray(part, dtype=np.int64) for part in parts])
 
 
@@ -107,6 +110,8 @@ class Refcounts:
 
     def of(self, clusters: NDArray[np.int64]) -> NDArray[np.uint16]:
         """Return the refcount of each of `clusters`."""
+        if len(clusters) <= _FEW:
+            return np.array(self._of_few(clusters), dtype=np.uint16)
         counts = np.zeros(len(clusters), dtype=np.uint16)
         where = clusters // self._block_entries
         for index in np.unique(where).tolist():
@@ -116,19 +121,48 @@ class Refcounts:
                 counts[here] = np.frombuffer(block, dtype=np.uint16)[clusters[here] - index * self._block_entries]
         return counts
 
+    def _of_few(self, clusters: NDArray[np.int64]) -> list[int]:
+        slots = self._slots(clusters)
+        if len(slots) != 1:
+            return [self.get(cluster) for cluster in clusters.tolist()]
+        ((index, here),) = slots.items()
+        block = self._block(index)
+        return [block[slot] for slot in here] if block is not None else [0] * len(here)
+
     def require_counted(self, clusters: Clusters) -> None:
         """Raise EIO when one of `clusters`, which something refers to, is counted as free: the image is corrupt."""
         if len(clusters) <= _FEW:
-            free = next((int(cluster) for cluster in clusters if not self.get(int(cluster))), None)
+            for index, slots in self._slots(clusters).items():
+                block = self._block(index)
+                if block is None or not all(map(block.__getitem__, slots)):
+                    free = next(slot for slot in slots if block is None or not block[slot])
+                    raise self._uncounted(index * self._block_entries + free)
         else:
             array = np.asarray(clusters, dtype=np.int64)
             missing = array[self.of(array) == 0]
-            free = int(missing[0]) if len(missing) else None
-        if free is not None:
-            place = free << self._cluster_bits
-            raise BlockError(Errno.EIO, f"refcount: the cluster at {place:#x} is in use but counted as free")
+            if len(missing):
+                raise self._uncounted(int(missing[0]))
 
-    def _block(self, index: int) -> Words | None:
+    def _uncounted(self, cluster: int) -> BlockError:
+        place = cluster << self._cluster_bits
+        return BlockError(Errno.EIO, f"refcount: the cluster at {place:#x} is in use but counted as free")
+
+    def _slots(self, clusters: Clusters) -> dict[int, list[int]]:
+        """Return where the few `clusters` are counted: by block, the places in it."""
+        few = clusters.tolist() if isinstance(clusters, np.ndarray) else clusters
+        if not few:
+            return {}
+        entries = self._block_entries
+        index = min(few) // entries
+        if index == max(few) // entries:  # mostly
+            first = index * entries
+            return {index: [cluster - first for cluster in few]}
+        slots: defaultdict[int, list[int]] = defaultdict(list)
+        for cluster in few:
+            slots[cluster // entries].append(cluster % entries)
+        return slots
+
+    def _block(self, index: int) -> "Words | None":
         """Return refcount block `index`, or None where there is none (all its refcounts are 0)."""
         block = self._blocks.get(index)
         if block is None:
@@ -165,6 +199,10 @@ class Refcounts:
         """Remember that each of `clusters` is counted once too often."""
         if len(clusters):
             self._debts.append(clusters)
+
+    @property
+    def in_debt(self) -> bool:
+        return bool(self._debts or self._doubts)
 
     def pay(self) -> None:
         """Lower what is owed, once everything written so far is durable. What can not be lowered stays owed."""
@@ -216,20 +254,17 @@ class Refcounts:
         """Return what must become of the blocks to count each of `clusters` once more (or less)."""
         return self._edits_of_few(clusters, sign) if len(clusters) <= _FEW else self._edits_of_many(clusters, sign)
 
-    def _edits_of_few(self, clusters: Iterable[int], sign: int) -> list[_Edit]:
-        slots: defaultdict[int, list[int]] = defaultdict(list)
-        for cluster in clusters:
-            index, slot = divmod(int(cluster), self._block_entries)
-            slots[index].append(slot)
+    def _edits_of_few(self, clusters: Clusters, sign: int) -> list[_Edit]:
         edits: list[_Edit] = []
-        for index, here in slots.items():
+        for index, here in self._slots(clusters).items():
             old = self._existing_block(index)
             new = old[:]
             for slot in here:
-                count = new[slot] + sign
-                if count > REFCOUNT_MAX:
-                    raise self._overflow(index * self._block_entries + slot)
-                new[slot] = max(count, 0)
+                try:
+                    new[slot] += sign
+                except OverflowError:
+                    if sign > 0:  # what an image counts too low already stays at 0
+                        raise self._overflow(index * self._block_entries + slot) from None
             edits.append(_Edit(index, old, new, min(here), max(here) + 1))
         return edits
 
@@ -302,7 +337,7 @@ class Refcounts:
 
     def _require_unpinned(self, start: int, end: int) -> None:
         for low, high in self.pinned:
-            if low < end and start < high:
+            if low < end and start < high and low < high:
                 place = max(low, start) << self._cluster_bits
                 message = f"refcount: the table at {place:#x} is counted as free; the image is corrupt"
                 raise BlockError(Errno.EIO, message)

@@ -1,7 +1,5 @@
 """Resizing: the virtual size, the L1 table and what is mapped behind the end change together."""
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 from snapcheck.impl.blockfile import BlockError
@@ -41,7 +39,7 @@ def _switch(state: State, size: int) -> None:
     if table is not None and any(table[slot:]):
         _switch_shortened(state, size, table, slot)
     elif entries <= len(l1) and not any(l1[kept:]):
-        state.publish(replace(state.header, size=size), RESIZE_FIELDS)
+        state.publish(state.header._replace(size=size), RESIZE_FIELDS)
     else:
         state.move_l1(padded(l1[:kept], entries), size=size, dropped=_counted(state, l1[kept:]))
 

@@ -92,7 +92,7 @@ def add(state: State, info: SnapshotInfo, *, extra: bytes = b"") -> None:
         offset = state.write_l1(l1_clusters.start, kept) if kept else header.l1_offset
         state.tables.clear_copied(tree.with_copied)
         new = _write_table(state, raw, table_clusters, len(entries))
-        new = replace(new, l1_offset=offset)
+        new = new._replace(l1_offset=offset)
         state.publish(new, RESIZE_AND_SNAPSHOT_FIELDS, snapshots=SnapshotTable(entries, len(raw)))
     state.adopt_l1(kept)
     state.release(former)
@@ -123,7 +123,7 @@ def _write_table(state: State, raw: bytes, clusters: range, count: int) -> Heade
     offset = clusters.start << state.header.cluster_bits if count else 0
     if count:
         state.host.write(offset, raw, "snapshot-table")
-    return replace(state.header, snapshot_count=count, snapshots_offset=offset)
+    return state.header._replace(snapshot_count=count, snapshots_offset=offset)
 
 
 def _counted_tree(state: State, l1: Words) -> Tree:
@@ -152,7 +152,7 @@ def goto(state: State, snapshot_id: str) -> None:
     with state.holding(tree.clusters, range(first, first + count)):
         offset = state.write_l1(first, l1)
         state.tables.clear_copied(tree.with_copied)  # bits that mattered to nobody, in tables that become active
-        new = replace(state.header, size=entry.disk_size, l1_size=len(l1), l1_offset=offset)
+        new = state.header._replace(size=entry.disk_size, l1_size=len(l1), l1_offset=offset)
         state.publish(new, RESIZE_FIELDS)
     state.adopt_l1(l1)
     state.release(before.clusters, former)

@@ -2,7 +2,6 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from snapcheck.impl.blockfile import BlockError, BlockFile
@@ -17,7 +16,6 @@ from snapcheck.impl.qcow2.layout import (
     Header,
     NeedMoreError,
     SnapshotEntry,
-    ceil_div,
     parse_snapshots,
 )
 from snapcheck.impl.qcow2.refcounts import Clusters, Refcounts, RefcountTable, merged
@@ -69,7 +67,7 @@ class State:
         self._copied_stale = False
         self._pin()
         if self.header.autoclear and not read_only:  # features that this engine would not keep up to date
-            self.publish(replace(self.header, autoclear=0), AUTOCLEAR_FIELD)
+            self.publish(self.header._replace(autoclear=0), AUTOCLEAR_FIELD)
 
     def clone(self) -> "State":
         """Return the same image over a clone of its file."""
@@ -92,23 +90,24 @@ class State:
         self._pin()
 
     def _publish_refcount_table(self, place: RefcountTable) -> None:
-        new = replace(self.header, refcount_table_offset=place.offset, refcount_table_clusters=place.clusters)
+        new = self.header._replace(refcount_table_offset=place.offset, refcount_table_clusters=place.clusters)
         self.publish(new, REFCOUNT_FIELDS)
 
     def _pin(self) -> None:
         """Tell the allocator which tables must never be handed out, whatever their refcounts say."""
         table = self.header.refcount_table_offset >> self.header.cluster_bits
-        ranges = (self.l1_clusters(), self.snapshot_clusters())
+        l1, snapshots = self.l1_clusters(), self.snapshot_clusters()
         self.refcounts.pinned = (
             (0, 1),
             (table, table + self.header.refcount_table_clusters),
-            *((clusters.start, clusters.stop) for clusters in ranges if clusters),
+            (l1.start, l1.stop),
+            (snapshots.start, snapshots.stop),
         )
 
     # --- clusters ---------------------------------------------------------------------------------
     def clusters_of(self, length: int) -> int:
         """Return how many clusters `length` bytes take."""
-        return ceil_div(length, self.header.cluster_bytes)
+        return -(-length >> self.header.cluster_bits)
 
     def range_of(self, offset: int, length: int) -> range:
         """Return the clusters of a table of `length` bytes at `offset`."""
@@ -155,7 +154,7 @@ class State:
 
     def settle(self) -> None:
         """Pay what is owed to the image, as far as the device allows."""
-        if self.host.dead:
+        if self.host.dead or not (self._copied_stale or self.refcounts.in_debt):
             return
         with suppress(BlockError):  # what can not be paid stays owed
             self.refcounts.pay()
@@ -185,7 +184,7 @@ class State:
         first = self.refcounts.find(count) if count else 0
         with self.holding(range(first, first + count)):
             offset = self.write_l1(first, l1)
-            self.publish(replace(self.header, size=size, l1_size=len(l1), l1_offset=offset), RESIZE_FIELDS)
+            self.publish(self.header._replace(size=size, l1_size=len(l1), l1_offset=offset), RESIZE_FIELDS)
         self.adopt_l1(l1)
         self.release(dropped, former)
 

@@ -65,7 +65,7 @@ class Tables:
             self._cache[offset] = table
         return table
 
-    def active_l2(self, index: int) -> Words | None:
+    def active_l2(self, index: int) -> "Words | None":
         """Return the L2 table of the active L1's entry `index`, None where there is none."""
         if index >= len(self.l1):
             return None
@@ -133,10 +133,12 @@ class Tables:
         parts = [np.array(offsets, dtype=np.int64) >> self.cluster_bits]
         for batch in self._batches(offsets):
             entries = self._entries(batch)
-            if bool((entries & _COPIED64).any()):
-                rows = np.flatnonzero((entries & _COPIED64).reshape(len(batch), -1).any(axis=1))
-                with_copied += [batch[row] for row in rows.tolist()]
-            parts.append(self._clusters_of(entries))
+            used = entries[entries.nonzero()[0]]
+            bits = int(np.bitwise_or.reduce(used)) if len(used) else 0  # that are set in any entry
+            if bits & COPIED:
+                rows = (entries & _COPIED64).nonzero()[0] >> self.l2_bits
+                with_copied += [batch[row] for row in sorted(set(rows.tolist()))]
+            parts.append(self._clusters_of(used, bits))
         return Tree(np.concatenate(parts), with_copied)
 
     def _batches(self, offsets: list[int]) -> list[list[int]]:
@@ -147,11 +149,12 @@ class Tables:
         tables = [self.l2(offset) for offset in offsets]
         return np.frombuffer(tables[0] if len(tables) == 1 else b"".join(tables), dtype=np.uint64)
 
-    def _clusters_of(self, entries: NDArray[np.uint64]) -> NDArray[np.int64]:
-        used = entries[np.flatnonzero(entries & (_MASK64 | np.uint64(COMPRESSED)))]
-        clusters = ((used & _MASK64) >> np.uint64(self.cluster_bits)).astype(np.int64)
-        bad = (used & np.uint64(self._bad_bits)).astype(bool) | (clusters >= self._refcounts.limit)
-        if bool(bad.any()):
+    def _clusters_of(self, used: NDArray[np.uint64], bits: int) -> NDArray[np.int64]:
+        if bits & ZERO:  # an entry that reads as zeroes need not have a cluster
+            used = used[(used & (_MASK64 | np.uint64(COMPRESSED))).nonzero()[0]]
+        clusters = ((used & _MASK64) >> np.uint64(self.cluster_bits)).view(np.int64)
+        if bits & self._bad_bits or (len(clusters) and int(clusters.max()) >= self._refcounts.limit):
+            bad = (used & np.uint64(self._bad_bits)).astype(bool) | (clusters >= self._refcounts.limit)
             self.require_entry(int(used[bad][0]))
         return clusters
 
@@ -168,7 +171,7 @@ class Tables:
         for batch in self._batches(offsets):
             entries = self._entries(batch)
             wanted = self._recounted(entries)
-            if not np.array_equal(entries, wanted):
+            if wanted is not entries:
                 tables = zip(batch, entries.reshape(len(batch), -1), wanted.reshape(len(batch), -1), strict=True)
                 for offset, row, row_wanted in tables:
                     self._store_changed(offset, row, row_wanted)
@@ -177,21 +180,24 @@ class Tables:
     def _refresh_l1(self) -> None:
         entries = np.frombuffer(self.l1, dtype=np.uint64)
         wanted = self._recounted(entries)
-        changed = np.flatnonzero(entries != wanted)
+        changed = (entries != wanted).nonzero()[0]
         if len(changed):
             self._store_l1(_as_words(wanted), int(changed[0]), int(changed[-1]) + 1)
 
     def _recounted(self, entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Return `entries` with the COPIED bit where, and only where, the refcount is 1."""
-        used = np.flatnonzero(entries & _MASK64)
-        counts = self._refcounts.of(((entries[used] & _MASK64) >> np.uint64(self.cluster_bits)).astype(np.int64))
+        places = (entries & _MASK64).nonzero()[0]
+        used = entries[places]
+        counts = self._refcounts.of(((used & _MASK64) >> np.uint64(self.cluster_bits)).view(np.int64))
+        right = np.where(counts == 1, used | _COPIED64, used & ~_COPIED64)
+        if (right == used).all():
+            return entries
         wanted = entries.copy()
-        wanted[used] &= ~_COPIED64
-        wanted[used[counts == 1]] |= _COPIED64
+        wanted[places] = right
         return wanted
 
     def _store_changed(self, offset: int, old: NDArray[np.uint64], new: NDArray[np.uint64]) -> None:
-        changed = np.flatnonzero(old != new)
+        changed = (old != new).nonzero()[0]
         if len(changed):
             self.store_l2(offset, _as_words(new), int(changed[0]), int(changed[-1]) + 1)
 

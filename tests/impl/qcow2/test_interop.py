@@ -1,0 +1,246 @@
+"""The engine and QEMU's tools on the same images, both ways."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+from snapcheck.impl.blockfile import DiskFile, MemoryFile
+from snapcheck.impl.qcow2.image import Image
+from snapcheck.impl.qcow2.layout import ImageError
+from snapcheck.impl.qcow2.prepare import prepared_image
+from snapcheck.model.content import pattern
+from snapcheck.model.setup import DeviceSpec, PreparedSnapshot
+from snapcheck.model.snapshot import SnapshotInfo
+
+pytestmark = pytest.mark.qemu
+Qemu = Callable[..., "CompletedProcess[str]"]
+CLUSTERS = (512, 4096, 65536, 2 << 20)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "image.qcow2"
+
+
+def ok(done: "CompletedProcess[str]") -> str:
+    assert done.returncode == 0, f"{done.args}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def content(qemu: Qemu, path: Path, snapshot_id: str | None = None) -> bytes:
+    """Return what qemu-img reads: the active content or that of a snapshot."""
+    raw = path.with_suffix(".raw")
+    selector = ("-l", f"snapshot.id={snapshot_id}") if snapshot_id is not None else ()
+    ok(qemu("qemu-img", "convert", *selector, "-f", "qcow2", "-O", "raw", path, raw))
+    return raw.read_bytes()
+
+
+def listed(qemu: Qemu, path: Path) -> list[dict[str, Any]]:
+    """Return the snapshots as qemu-img tells them."""
+    found: list[dict[str, Any]] = json.loads(ok(qemu("qemu-img", "info", "--output=json", path))).get("snapshots", [])
+    return found
+
+
+def require_same_view(qemu: Qemu, path: Path) -> None:
+    """Both find the image clean, and read the same list and the same bytes."""
+    ok(qemu("qemu-img", "check", "-f", "qcow2", path))
+    with Image.open(path) as image:
+        report = image.check()
+        assert report.clean, report.problems
+        active = image.read(0, image.size_bytes)
+        ours = image.snapshot_list()
+        kept: dict[str, bytes] = {}
+        for entry in ours:
+            with image.clone() as there:
+                there.snapshot_goto(entry.id_str)
+                kept[entry.id_str] = there.read(0, there.size_bytes)
+    assert content(qemu, path) == active
+    assert [(s["id"], s["name"], s["vm-state-size"], s["date-sec"], s["date-nsec"]) for s in listed(qemu, path)] == [
+        (s.id_str, s.name, s.vm_state_size, s.date_sec, s.date_nsec) for s in ours
+    ]
+    for id_str, held in kept.items():
+        size = min(len(held), len(active))  # qemu-img reads a snapshot under the active size
+        assert content(qemu, path, id_str)[:size] == held[:size]
+
+
+def on_disk(file: MemoryFile, path: Path) -> None:
+    path.write_bytes(file.pread(0, file.size()))
+
+
+def act_here(image: Image, rng: Random) -> None:
+    """Do something with the engine."""
+    sectors = image.size_bytes // 512
+    start = rng.randrange(sectors) * 512
+    length = rng.randint(1, min(64, sectors - start // 512)) * 512
+    names = [entry.name for entry in image.snapshot_list()]
+    match rng.choice(("write", "write", "write", "zero", "discard", "create", "goto", "delete", "resize", "vmstate")):
+        case "write":
+            image.write(start, rng.randbytes(1) * length)
+        case "zero":
+            image.write_zeroes(start, length)
+        case "discard":
+            image.discard(start, length)
+        case "create":
+            info = SnapshotInfo(name=f"s{rng.randrange(100)}", date_sec=rng.randrange(1 << 31), vm_clock_nsec=7)
+            image.snapshot_create(info)
+        case "goto" if names:
+            image.snapshot_goto(rng.choice(names))
+        case "delete" if names:
+            image.snapshot_delete(None, rng.choice(names))
+        case "resize":
+            image.resize(rng.choice((100, 256, 300)) * 512)
+        case "vmstate":
+            image.vmstate_write(0, rng.randbytes(1) * 3000)
+            image.snapshot_create(SnapshotInfo(name=f"v{rng.randrange(100)}", vm_state_size=3000))
+        case _:
+            pass
+
+
+def act_there(qemu: Qemu, path: Path, rng: Random, *, resizes: bool = True) -> None:
+    """Do something with QEMU's tools. `resizes` is off where there may be VM state: a shrink by QEMU 7.2 leaks it."""
+    names = [entry["name"] for entry in listed(qemu, path)]
+    size = int(json.loads(ok(qemu("qemu-img", "info", "--output=json", path)))["virtual-size"])
+    start = rng.randrange(size // 512) * 512
+    length = rng.randint(1, min(64, (size - start) // 512)) * 512
+    match rng.choice(("write", "write", "zero", "unmap", "discard", "create", "goto", "delete", "resize")):
+        case "write":
+            ok(qemu("qemu-io", "-f", "qcow2", "-c", f"write -P {rng.randrange(1, 255)} {start} {length}", path))
+        case "zero":
+            ok(qemu("qemu-io", "-f", "qcow2", "-c", f"write -z {start} {length}", path))
+        case "unmap":
+            ok(qemu("qemu-io", "-f", "qcow2", "-d", "unmap", "-c", f"write -z -u {start} {length}", path))
+        case "discard":
+            ok(qemu("qemu-io", "-f", "qcow2", "-d", "unmap", "-c", f"discard {start} {length}", path))
+        case "create":
+            ok(qemu("qemu-img", "snapshot", "-c", f"q{rng.randrange(100)}", path))
+        case "goto" if names:
+            ok(qemu("qemu-img", "snapshot", "-a", rng.choice(names), path))
+        case "delete" if names:
+            ok(qemu("qemu-img", "snapshot", "-d", rng.choice(names), path))
+        case "resize" if resizes:
+            ok(qemu("qemu-img", "resize", "--shrink", "-f", "qcow2", path, rng.choice((100, 256, 300)) * 512))
+        case _:
+            pass
+
+
+@pytest.mark.parametrize("cluster_bytes", CLUSTERS)
+def test_what_the_engine_makes_is_clean_and_the_same_to_qemu(qemu: Qemu, path: Path, cluster_bytes: int) -> None:
+    rng = Random(cluster_bytes)
+    with Image.create(path, size_bytes=256 * 512, cluster_bytes=cluster_bytes) as image:
+        for _ in range(60):
+            act_here(image, rng)
+    require_same_view(qemu, path)
+
+
+@pytest.mark.parametrize("cluster_bytes", CLUSTERS)
+def test_what_qemu_makes_reads_the_same_here(qemu: Qemu, path: Path, cluster_bytes: int) -> None:
+    rng = Random(cluster_bytes)
+    ok(qemu("qemu-img", "create", "-f", "qcow2", "-o", f"cluster_size={cluster_bytes}", path, 256 * 512))
+    for _ in range(15):
+        act_there(qemu, path, rng)
+    require_same_view(qemu, path)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("cluster_bytes", [512, 4096])
+def test_taking_turns_on_one_image_never_harms_it(qemu: Qemu, path: Path, cluster_bytes: int, seed: int) -> None:
+    rng = Random(seed)
+    ok(qemu("qemu-img", "create", "-f", "qcow2", "-o", f"cluster_size={cluster_bytes}", path, 256 * 512))
+    for _ in range(6):
+        with Image.open(path) as image:
+            for _ in range(6):
+                act_here(image, rng)
+        for _ in range(2):
+            act_there(qemu, path, rng, resizes=False)
+        require_same_view(qemu, path)
+
+
+def test_growing_refcounts_and_tables_stay_clean_to_qemu(qemu: Qemu, path: Path) -> None:
+    """9 MiB of 512-byte clusters need more refcount blocks than one cluster of refcount table can name."""
+    with Image.create(path, size_bytes=9 << 20, cluster_bytes=512) as image:
+        before = image.header.refcount_table_clusters
+        for number in range(9):
+            image.write(number << 20, bytes([number + 1]) * (1 << 20))
+        image.snapshot_create(SnapshotInfo(name="full"))
+        image.write(0, b"z" * (1 << 20))
+        assert image.header.refcount_table_clusters > before
+    require_same_view(qemu, path)
+
+
+def test_prepared_images_are_what_their_spec_says_to_qemu_too(qemu: Qemu, path: Path) -> None:
+    snapshots = (
+        PreparedSnapshot("4294967297", "n" * 300, sectors=40, tag=3, date_sec=9, extra=b"\xee" * 24),
+        PreparedSnapshot("x", "b", sectors=200, tag=4, vm_state_size=765),
+    )
+    on_disk(prepared_image(DeviceSpec("d0", sectors=100, cluster_bytes=512, tag=5, snapshots=snapshots)), path)
+
+    ok(qemu("qemu-img", "check", "-f", "qcow2", path))
+    assert content(qemu, path) == pattern(tag=5, sector=0, count=100)
+    assert content(qemu, path, "4294967297")[: 40 * 512] == pattern(tag=3, sector=0, count=40)
+    assert content(qemu, path, "x") == pattern(tag=4, sector=0, count=100)
+    assert [(s["id"], s["name"], s["vm-state-size"]) for s in listed(qemu, path)] == [
+        ("4294967297", "n" * 255, 0), ("x", "b", 765)
+    ]  # fmt: skip
+
+
+def test_unknown_extra_data_survives_both_engines(qemu: Qemu, path: Path) -> None:
+    extra = bytes(range(40))
+    snapshots = (PreparedSnapshot("1", "a", sectors=8, tag=3, extra=extra),)
+    on_disk(prepared_image(DeviceSpec("d0", sectors=8, snapshots=snapshots)), path)
+    ok(qemu("qemu-img", "snapshot", "-c", "b", path))
+    with Image.open(path) as image:
+        image.snapshot_create(SnapshotInfo(name="c"))
+        assert image.snapshots[0].extra == extra
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ("compat=0.10", "version: 2"),
+        ("refcount_bits=8", "refcount_order: 3"),
+        ("extended_l2=on", "incompatible_features: bit 4"),
+        ("compression_type=zstd", "incompatible_features: bit 3"),
+        ("data_file=data.raw", "incompatible_features: bit 2"),
+        ("backing_file=base.qcow2,backing_fmt=qcow2", "backing_file"),
+    ],
+)
+def test_other_kinds_of_images_are_refused_by_the_name_of_the_field(
+    qemu: Qemu, path: Path, options: str, field: str
+) -> None:
+    ok(qemu("qemu-img", "create", "-f", "qcow2", path.with_name("base.qcow2"), "1M"))
+    made = options.replace("data.raw", str(path.with_name("data.raw"))).replace("base.q", str(path.with_name("base.q")))
+    ok(qemu("qemu-img", "create", "-f", "qcow2", "-o", made, path, "1M"))
+    with pytest.raises(ImageError, match=field) as caught:
+        Image.open(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_with_persistent_bitmaps_is_refused_until_they_are_removed(qemu: Qemu, path: Path) -> None:
+    ok(qemu("qemu-img", "create", "-f", "qcow2", path, "1M"))
+    ok(qemu("qemu-img", "bitmap", "--add", path, "b"))
+    with pytest.raises(ImageError, match="autoclear_features: bit 0.*qemu-img bitmap --remove"):
+        Image.open(path)
+    ok(qemu("qemu-img", "bitmap", "--remove", path, "b"))
+    Image.open(path).close()
+
+
+def test_the_checker_agrees_with_qemu_on_leaks(qemu: Qemu, path: Path) -> None:
+    file = MemoryFile()
+    with Image.create(file, size_bytes=1 << 16, cluster_bytes=4096) as image:
+        image.write(0, b"x" * (1 << 16))
+    on_disk(file, path)
+    # given the L1 entry is wiped, its table and all 16 clusters leak
+    with Image.open(path) as image:
+        l1 = image.header.l1_offset
+    disk = DiskFile(path)
+    disk.pwrite(l1, bytes(8))
+    disk.close()
+    with Image.open(path, read_only=True) as image:
+        report = image.check()
+    assert (report.corruptions, report.leaks) == (0, 17)
+    told = json.loads(qemu("qemu-img", "check", "--output=json", path).stdout)
+    assert told["leaks"] == 17
