@@ -1,0 +1,237 @@
+"""Looking at a device without disturbing it: its list, size and content, on disk too, and what its snapshots hold.
+
+What is seen is the driver's answer; nothing is believed that it did not say. Snapshots are read on clones of the disk.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from snapcheck.impl.blockfile import BlockFile
+from snapcheck.impl.callers import VM_STATE_BYTES_MAX
+from snapcheck.impl.checked import CheckedDriver, CrashError, Failure, open_checked
+from snapcheck.impl.device import Device
+from snapcheck.impl.driver import Capabilities, OpenDriver
+from snapcheck.model.content import SECTOR, tags_of
+from snapcheck.model.errno import Errno
+from snapcheck.model.history import Check, Level, Observation, SnapshotContent, View
+from snapcheck.model.snapshot import ID_BYTES_MAX, NAME_BYTES_MAX, SnapshotInfo
+
+PARTS: Final = ("list", "size", "content")
+CONTENT_BYTES_MAX: Final = 1 << 28  # a damaged image may claim to be of any size
+
+
+class Looker:
+    """Looks at devices; the content of each is remembered, as most steps change little."""
+
+    __slots__ = ("_tags",)
+
+    def __init__(self) -> None:
+        self._tags: dict[str, tuple[bytes, bytes]] = {}
+
+    def look(self, device: Device, level: Level, open_driver: OpenDriver) -> Observation:
+        """Look at `device`. At level full it is closed and opened; `open_driver` opens clones of its disk."""
+        memory = self._view(device, level)
+        if level is not Level.FULL or device.root.driver is None:
+            return Observation(device.name, level, memory)
+        disk = self._reopened(device)
+        if disk.snapshots is None or device.bottom.driver is None:
+            return Observation(device.name, level, memory, disk, check=_checked(device))
+        contents = _contents(device, disk.snapshots, open_driver)
+        return Observation(device.name, level, memory, disk, contents, _checked(device))
+
+    def _reopened(self, device: Device) -> View:
+        """Close and open the device, and look at what is on disk."""
+        try:
+            failure = device.reopen()
+        except CrashError as crash:
+            return nothing_seen(str(crash))
+        if device.root.driver is None:
+            return nothing_seen(Errno.ENOMEDIUM.name if failure is None else failure.errno.name)
+        return self._view(device, Level.FULL)
+
+    def _view(self, device: Device, level: Level) -> View:
+        errors: list[str] = []
+        snapshots = _list(device, errors)
+        if level is Level.LIST:
+            return View(snapshots, errors=tuple(errors))
+        size = _size(device, errors)
+        content = None if size is None else self._content(device, size, errors)
+        if size is None:
+            errors.append(f"content: {errors[-1].partition(': ')[2]}")
+        return View(snapshots, None if size is None else size // SECTOR, content, tuple(errors))
+
+    def _content(self, device: Device, size: int, errors: list[str]) -> bytes | None:
+        driver = device.root.driver
+        assert driver is not None
+        if size > CONTENT_BYTES_MAX:
+            errors.append(f"content: {size} bytes are too many to read")
+            return None
+        try:
+            raw = driver.read(0, size) if size else b""
+        except CrashError as crash:
+            errors.append(f"content: {crash}")
+            return None
+        if isinstance(raw, Failure):
+            errors.append(f"content: {raw.errno.name}")
+            return None
+        known = self._tags.get(device.name)
+        if known is not None and known[0] == raw:
+            return known[1]
+        tags = tags_of(raw)
+        self._tags[device.name] = raw, tags
+        return tags
+
+
+def _list(device: Device, errors: list[str]) -> tuple[SnapshotInfo, ...] | None:
+    try:
+        listed = device.root.snapshot_list()
+    except CrashError as crash:
+        errors.append(f"list: {crash}")
+        return None
+    if isinstance(listed, Failure):
+        errors.append(f"list: {listed.errno.name}")
+        return None
+    return tuple(listed)
+
+
+def _size(device: Device, errors: list[str]) -> int | None:
+    driver = device.root.driver
+    try:
+        size = Failure(Errno.ENOMEDIUM, "") if driver is None else driver.size()
+    except CrashError as crash:
+        errors.append(f"size: {crash}")
+        return None
+    if isinstance(size, Failure):
+        errors.append(f"size: {size.errno.name}")
+        return None
+    return size
+
+
+def nothing_seen(why: str) -> View:
+    """Return the view of a device of which nothing could be read."""
+    return View(errors=tuple(f"{part}: {why}" for part in PARTS))
+
+
+def _checked(device: Device) -> Check | None:
+    """Return what the driver's checker, or ours for its format, says; None without one, or when it could not look."""
+    driver = device.bottom.driver
+    if driver is None:
+        return None
+    try:
+        if driver.capabilities.check:
+            check = driver.check()
+            return None if isinstance(check, Failure) else check
+        return _inspected(device) if driver.capabilities.format == "qcow2" else None
+    except CrashError as crash:
+        return Check(corruptions=1, messages=(str(crash),))
+
+
+def _inspected(device: Device) -> Check | None:
+    from snapcheck.impl.qcow2.check import inspect  # noqa: PLC0415  # numpy tables that most drivers do not need
+    from snapcheck.impl.qcow2.layout import ImageError  # noqa: PLC0415
+
+    try:
+        return inspect(device.disk.clone()).as_check()
+    except ImageError as error:
+        return Check(corruptions=1, messages=(str(error),))
+
+
+# --- what snapshots hold --------------------------------------------------------------------------
+Selector = tuple[str | None, str | None]  # id and name, as load_tmp takes them
+
+
+def _contents(
+    device: Device, snapshots: Sequence[SnapshotInfo], open_driver: OpenDriver
+) -> tuple[SnapshotContent | None, ...] | None:
+    """Return what each snapshot holds; None for one that the API can not reach, as it finds an earlier one instead."""
+    driver = device.bottom.driver
+    if driver is None or not (driver.capabilities.load_tmp or driver.capabilities.goto):
+        return None
+    selectors_of = selectors_by_pair if driver.capabilities.load_tmp else selectors_by_text
+    return tuple(
+        _held(device.disk, open_driver, driver.capabilities, info, selectors_of(snapshots, place))
+        for place, info in enumerate(snapshots)
+    )
+
+
+def selectors_by_pair(snapshots: Sequence[SnapshotInfo], place: int) -> list[Selector]:
+    """Return what load_tmp can be given to find the entry at `place`: id and name, or one of them if that is enough."""
+    info = snapshots[place]
+    pairs: list[Selector] = [(info.id_str, info.name), (info.id_str, None), (None, info.name)]
+    return [pair for pair in pairs if _finds(snapshots, pair, place)]
+
+
+def selectors_by_text(snapshots: Sequence[SnapshotInfo], place: int) -> list[Selector]:
+    """Return what goto can be given to find the entry at `place`: its id, or its name if no id is like it (B.3)."""
+    info = snapshots[place]
+    found: list[Selector] = [(info.id_str, None)] if _finds(snapshots, (info.id_str, None), place) else []
+    if all(other.id_str != info.name for other in snapshots) and _finds(snapshots, (None, info.name), place):
+        found.append((None, info.name))
+    return found
+
+
+def _finds(snapshots: Sequence[SnapshotInfo], selector: Selector, place: int) -> bool:
+    snapshot_id, name = selector
+    matches = [
+        at for at, other in enumerate(snapshots) if snapshot_id in (None, other.id_str) and name in (None, other.name)
+    ]
+    # Texts that look the same may be cut from different ones, of which the driver finds a later one.
+    return matches[0] == place and (len(matches) == 1 or not _may_be_cut(snapshots[place]))
+
+
+def _may_be_cut(info: SnapshotInfo) -> bool:
+    """Tell whether id or name fill their fields, so that the stored text may be longer and not be found (SPEC A.1)."""
+    return _fills(info.id_str, ID_BYTES_MAX) or _fills(info.name, NAME_BYTES_MAX)
+
+
+def _fills(text: str, bytes_max: int) -> bool:
+    return len(text) * 4 >= bytes_max and len(text.encode("utf-8", "surrogateescape")) >= bytes_max
+
+
+def _held(
+    disk: BlockFile, open_driver: OpenDriver, able: Capabilities, info: SnapshotInfo, selectors: Sequence[Selector]
+) -> SnapshotContent | None:
+    """Read one snapshot on a clone of the disk, by the first selector that finds it."""
+    failure = Failure(Errno.ENOENT, "")
+    for selector in selectors:
+        try:
+            content = _read(disk, open_driver, able, info, selector)
+        except CrashError as crash:
+            return SnapshotContent(None, error=str(crash))
+        if not isinstance(content, Failure):
+            return content
+        failure = content
+        if failure.errno is not Errno.ENOENT:
+            break
+    if not selectors or (failure.errno is Errno.ENOENT and _may_be_cut(info)):
+        return None
+    return SnapshotContent(None, error=failure.errno.name)
+
+
+def _read(
+    disk: BlockFile, open_driver: OpenDriver, able: Capabilities, info: SnapshotInfo, selector: Selector
+) -> SnapshotContent | Failure:
+    """Read a snapshot through load_tmp on a read-only clone, or by going back on a writable one."""
+    driver = open_checked(open_driver, disk.clone(), read_only=able.load_tmp)
+    if isinstance(driver, Failure):
+        return driver
+    snapshot_id, name = selector
+    if able.load_tmp:
+        failure = driver.snapshot_load_tmp(snapshot_id, name)
+    else:
+        failure = driver.snapshot_goto(snapshot_id if snapshot_id is not None else name or "")
+    content = failure or _content_now(driver, info.vm_state_size if able.vmstate else 0)
+    driver.close()
+    return content
+
+
+def _content_now(driver: CheckedDriver, vm_state_size: int) -> SnapshotContent | Failure:
+    """Return what the driver shows: its size, its content, and VM state when there is some."""
+    size = driver.size()
+    if isinstance(size, Failure):
+        return size
+    raw = driver.read(0, size) if size else b""
+    state = driver.vmstate_read(0, vm_state_size) if 0 < vm_state_size <= VM_STATE_BYTES_MAX else None
+    if isinstance(raw, Failure):
+        return raw
+    return state if isinstance(state, Failure) else SnapshotContent(tags_of(raw), size // SECTOR, state)

@@ -1,0 +1,180 @@
+"""The DRIVER argument: what can be put under test, by its name here or by its place in a Python module."""
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, cast
+
+from snapcheck.impl.blockfile import BlockFile, MemoryFile
+from snapcheck.impl.checked import StartError, TargetError
+from snapcheck.impl.checked_system import guarded
+from snapcheck.impl.driver import Abilities, Factory, OpenDriver, System, UnsupportedSetupError
+from snapcheck.impl.local import LocalSystem
+from snapcheck.model.faults import REGIONS
+from snapcheck.model.history import EventList, Recorder
+from snapcheck.model.setup import DeviceSpec, Semantics, Setup
+
+__all__ = ["Layers", "StartError", "Target", "TargetError", "find_target", "known_targets"]
+
+FORM: Final = "package.module:attribute"
+_BUILT_IN: Final = {"qcow2": ("snapcheck.impl.qcow2.driver:open_driver", "the qcow2 engine of snapcheck itself")}
+_PROBE: Final = Setup((DeviceSpec("d0", sectors=128, cluster_bytes=4096),))
+
+
+class Layers(Protocol):
+    """What makes a system of a driver for one device."""
+
+    def __call__(
+        self, open_driver: OpenDriver, disks: Sequence[BlockFile], *, semantics: str, recorder: Recorder
+    ) -> System: ...
+
+
+@dataclass(slots=True)
+class Target:
+    """Something to put under test. It has an `open_driver` for one device, or a `factory` for a whole system.
+
+    `layers` makes a system of an `open_driver`: with another class a bug is planted above the driver.
+    `regions` are the names that the driver gives to parts of its image (model.faults.REGIONS, or none of them).
+    """
+
+    name: str
+    what: str
+    open_driver: OpenDriver | None = None
+    factory: Factory | None = None
+    layers: type[LocalSystem] = LocalSystem
+    regions: tuple[str, ...] = ()
+    _abilities: Abilities | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def abilities(self) -> Abilities:
+        """What the driver says that it can do; it is asked once, and `StartError` says why it could not be."""
+        if self._abilities is None:
+            self._abilities = _asked(self.built)
+        return self._abilities
+
+    @property
+    def format(self) -> str | None:
+        """The image format that the harness can prepare images of: "qcow2", or None."""
+        return "qcow2" if self.abilities.prepared_images else None
+
+    def built(self, disks: Sequence[BlockFile], *, semantics: str, recorder: Recorder) -> System:
+        """Return a new system over `disks`; `StartError` when it can not be built."""
+        if self.factory is not None:
+            return self.factory(disks, semantics=semantics, recorder=recorder)
+        assert self.open_driver is not None, "a target has one or the other"
+        return self.layers(self.open_driver, disks, semantics=semantics, recorder=recorder)
+
+
+def known_targets() -> Sequence[Target]:
+    """Return the drivers that have a name here."""
+    return tuple(find_target(name) for name in _BUILT_IN)
+
+
+def find_target(spec: str) -> Target:
+    """Return what `spec` names, a driver known here or `package.module:attribute`, or raise `TargetError`."""
+    if spec in _BUILT_IN:
+        place, what = _BUILT_IN[spec]
+        module, _, attribute = place.partition(":")
+        open_driver = cast("OpenDriver", getattr(importlib.import_module(module), attribute))
+        return Target(spec, what, open_driver, regions=REGIONS)
+    module_name, colon, attribute = spec.partition(":")
+    if not colon or not module_name or not attribute:
+        raise TargetError(_unknown(spec))
+    if "/" in module_name or module_name.endswith(".py"):
+        dotted = module_name.removesuffix(".py").rpartition("/")[2]
+        raise TargetError(f"{module_name!r} is a file: go to its folder and name the module, {dotted}:{attribute}")
+    found = _attribute(_module(module_name), attribute, spec)
+    return replace(found, name=spec) if isinstance(found, Target) else _target(spec, found)
+
+
+def _unknown(spec: str) -> str:
+    near = difflib.get_close_matches(spec, _BUILT_IN, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"there is no driver {spec!r}{hint} Known are: {', '.join(_BUILT_IN)}; a driver of your own is {FORM}"
+
+
+# --- looking into a module ------------------------------------------------------------------------
+def _module(name: str) -> object:
+    """Import a module, from the current folder first."""
+    here = os.getcwd()  # noqa: PTH109  # sys.path holds strings
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            text = f"there is no module {name!r}, neither in the current folder nor installed"
+            raise TargetError(f"{text} (a driver is {FORM})") from None
+        raise TargetError(_failed_import(name, error)) from error
+    except (Exception, SystemExit) as error:  # whatever it is, it is the module's
+        raise TargetError(_failed_import(name, error)) from error
+
+
+def _failed_import(name: str, error: BaseException) -> str:
+    last_line = traceback.format_exception_only(error)[-1].strip()
+    return f"the module {name!r} can not be imported: {last_line}"
+
+
+def _attribute(module: object, path: str, spec: str) -> object:
+    found = module
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise TargetError(_missing(found, name, spec))
+        found = getattr(found, name)
+    if not callable(found) and not isinstance(found, Target):
+        raise TargetError(f"{spec} is {type(found).__name__}, not a function: give a factory or an open_driver")
+    return found
+
+
+def _missing(owner: object, name: str, spec: str) -> str:
+    public = [each for each in dir(owner) if not each.startswith("_") and callable(getattr(owner, each, None))]
+    near = difflib.get_close_matches(name, public, n=3, cutoff=0.5)
+    hint = f"; there is {' and '.join(near)}" if near else ""
+    return f"{spec}: there is no {name!r} in {getattr(owner, '__name__', owner)}{hint}"
+
+
+# --- a factory or an open_driver ------------------------------------------------------------------
+def _target(spec: str, found: object) -> Target:
+    call = cast("Callable[..., Any]", found)
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):
+        raise TargetError(f"{spec} does not say what it takes; wrap it in a Python function. {_CALLS}") from None
+    if _takes(signature, "semantics", "recorder"):
+        return Target(spec, "a system of its own", factory=guarded(spec, cast("Factory", found)))
+    if _takes(signature, "read_only", "create"):
+        return Target(spec, "a driver for one device", open_driver=cast("OpenDriver", found))
+    raise TargetError(f"{spec} takes {signature}. {_CALLS}")
+
+
+_CALLS: Final = "An open_driver is called as (disk, *, read_only, create), a factory as (disks, *, semantics, recorder)"
+
+
+def _takes(signature: inspect.Signature, *keywords: str) -> bool:
+    """Tell whether it names these keywords, and can be called with one thing and them."""
+    if not all(keyword in signature.parameters for keyword in keywords):
+        return False
+    try:
+        signature.bind(None, **dict.fromkeys(keywords))
+    except TypeError:
+        return False
+    return True
+
+
+# --- what it can do -------------------------------------------------------------------------------
+def _asked(build: Factory) -> Abilities:
+    """Start a system on a small disk in memory, and ask it."""
+    system = build([MemoryFile("d0")], semantics=Semantics.CLASSIC.value, recorder=EventList())
+    try:
+        system.start(_PROBE)
+    except UnsupportedSetupError as error:
+        system.close()
+        raise StartError(f"the driver can not format a disk of 64 KiB: {error}") from error
+    abilities = system.abilities
+    system.close()
+    return abilities
