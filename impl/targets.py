@@ -19,19 +19,11 @@ from snapcheck.model.faults import REGIONS
 from snapcheck.model.history import EventList, Recorder
 from snapcheck.model.setup import DeviceSpec, Semantics, Setup
 
-__all__ = ["Layers", "StartError", "Target", "TargetError", "find_target", "known_targets"]
+__all__ = ["StartError", "Target", "TargetError", "find_target", "known_targets"]
 
 FORM: Final = "package.module:attribute"
 _BUILT_IN: Final = {"qcow2": ("snapcheck.impl.qcow2.driver:open_driver", "the qcow2 engine of snapcheck itself")}
 _PROBE: Final = Setup((DeviceSpec("d0", sectors=128, cluster_bytes=4096),))
-
-
-class Layers(Protocol):
-    """What makes a system of a driver for one device."""
-
-    def __call__(
-        self, open_driver: OpenDriver, disks: Sequence[BlockFile], *, semantics: str, recorder: Recorder
-    ) -> System: ...
 
 
 @dataclass(slots=True)
