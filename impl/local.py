@@ -101,6 +101,7 @@ class LocalSystem:
     """Devices in this process over one kind of driver. `start` raises `StartError` when the driver can not be started.
 
     I/O and call faults are injected from outside, by the files and drivers of fault_injection; none is injected here.
+    `capabilities` are what the driver declares, once one was opened.
     """
 
     parts: ClassVar[Parts] = Parts()
@@ -115,7 +116,7 @@ class LocalSystem:
         self._looker = Looker()
         self._in_flight = InFlight()
         self._devices: dict[str, Device] = {}
-        self._capabilities = Capabilities()
+        self.capabilities = Capabilities()
         self._performer = self._new_performer()
 
     def _new_performer(self) -> Performer:
@@ -124,7 +125,7 @@ class LocalSystem:
     @property
     def abilities(self) -> Abilities:
         """What the driver can do; known once `start` has opened one."""
-        able = self._capabilities
+        able = self.capabilities
         missing = {kind for name, kinds in NEEDED_FOR.items() if not getattr(able, name) for kind in kinds}
         return Abilities(
             snapshot_contents=able.load_tmp or able.goto,
@@ -163,7 +164,7 @@ class LocalSystem:
             raise StartError(f"the driver can not start {spec.name}: {crash}") from crash
         driver = device.bottom.driver
         if driver is not None and spec.kind is not Kind.PLAIN:
-            self._capabilities = driver.capabilities
+            self.capabilities = driver.capabilities
 
     def _format(self, spec: DeviceSpec, device: Device) -> Failure | None:
         if spec.snapshots:

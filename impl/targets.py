@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from snapcheck.impl.blockfile import BlockFile, MemoryFile
 from snapcheck.impl.checked import StartError, TargetError
 from snapcheck.impl.checked_system import guarded
-from snapcheck.impl.driver import Abilities, Factory, OpenDriver, System, UnsupportedSetupError
+from snapcheck.impl.driver import Abilities, Capabilities, Factory, OpenDriver, System, UnsupportedSetupError
 from snapcheck.impl.local import LocalSystem
 from snapcheck.model.faults import REGIONS
 from snapcheck.model.history import EventList, Recorder
@@ -24,6 +24,14 @@ __all__ = ["StartError", "Target", "TargetError", "find_target", "known_targets"
 FORM: Final = "package.module:attribute"
 _BUILT_IN: Final = {"qcow2": ("snapcheck.impl.qcow2.driver:open_driver", "the qcow2 engine of snapcheck itself")}
 _PROBE: Final = Setup((DeviceSpec("d0", sectors=128, cluster_bytes=4096),))
+
+
+class Layers(Protocol):
+    """What makes a system of a driver for one device, as `LocalSystem` does."""
+
+    def __call__(
+        self, open_driver: OpenDriver, disks: Sequence[BlockFile], *, semantics: str, recorder: Recorder
+    ) -> System: ...
 
 
 @dataclass(slots=True)
@@ -40,14 +48,22 @@ class Target:
     factory: Factory | None = None
     layers: type[LocalSystem] = LocalSystem
     regions: tuple[str, ...] = ()
-    _abilities: Abilities | None = field(default=None, init=False, repr=False, compare=False)
+    _able: tuple[Abilities, Capabilities | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def abilities(self) -> Abilities:
-        """What the driver says that it can do; it is asked once, and `StartError` says why it could not be."""
-        if self._abilities is None:
-            self._abilities = _asked(self.built)
-        return self._abilities
+        """What a system of it can show and do; it is asked once, and `StartError` says why it could not be."""
+        return self._asked()[0]
+
+    @property
+    def capabilities(self) -> Capabilities | None:
+        """What the driver says that it can do; None for a factory, whose `abilities` say it."""
+        return self._asked()[1]
+
+    def _asked(self) -> tuple[Abilities, Capabilities | None]:
+        if self._able is None:
+            self._able = _asked(self.built)
+        return self._able
 
     @property
     def format(self) -> str | None:
@@ -159,14 +175,13 @@ def _takes(signature: inspect.Signature, *keywords: str) -> bool:
 
 
 # --- what it can do -------------------------------------------------------------------------------
-def _asked(build: Factory) -> Abilities:
+def _asked(build: Factory) -> tuple[Abilities, Capabilities | None]:
     """Start a system on a small disk in memory, and ask it."""
     system = build([MemoryFile("d0")], semantics=Semantics.CLASSIC.value, recorder=EventList())
     try:
         system.start(_PROBE)
+        return system.abilities, system.capabilities if isinstance(system, LocalSystem) else None
     except UnsupportedSetupError as error:
-        system.close()
         raise StartError(f"the driver can not format a disk of 64 KiB: {error}") from error
-    abilities = system.abilities
-    system.close()
-    return abilities
+    finally:
+        system.close()
