@@ -26,14 +26,6 @@ _BUILT_IN: Final = {"qcow2": ("snapcheck.impl.qcow2.driver:open_driver", "the qc
 _PROBE: Final = Setup((DeviceSpec("d0", sectors=128, cluster_bytes=4096),))
 
 
-class Layers(Protocol):
-    """What makes a system of a driver for one device, as `LocalSystem` does."""
-
-    def __call__(
-        self, open_driver: OpenDriver, disks: Sequence[BlockFile], *, semantics: str, recorder: Recorder
-    ) -> System: ...
-
-
 @dataclass(slots=True)
 class Target:
     """Something to put under test. It has an `open_driver` for one device, or a `factory` for a whole system.
