@@ -66,7 +66,7 @@ class Lines:
     def on_phase(self, name: str, *, histories: int | None, seconds: float | None) -> None:
         self._said_s = 0.0
         bounds = [f"{histories:,} histories"] if histories is not None else []
-        bounds += [f"{seconds:g} s at most"] if seconds is not None else []
+        bounds += [f"{seconds:.3g} s at most"] if seconds is not None else []
         say(f"{name}: {', '.join(bounds) or 'begins'}", to=self._stream)
 
     def on_progress(self, progress: "Progress") -> None:

@@ -16,6 +16,7 @@ from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict
 VIOLATIONS_MAX: Final = 10
 WIDTH_MAX: Final = 100
 LABEL: Final = 10
+LAWS_MAX: Final = 8
 COLOURS: Final = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.UNKNOWN: "yellow"}
 
 
@@ -87,8 +88,13 @@ def _law_words(laws: Sequence[LawReport]) -> str:
     )
     checked = sum(1 for each in laws if each.checked and not each.not_observable)
     told = [f"{checked} of {len(laws)} checked"]
-    told += [f"{len(some)} {what} ({', '.join(each.law.value for each in some)})" for what, some in groups if some]
-    return ", ".join([*told, *(() if groups[0][1] else ("none violated",))])
+    told += [f"{len(some)} {what} ({_names(some)})" for what, some in groups if some]
+    return ", ".join([*told, *(("none violated",) if checked and not groups[0][1] else ())])
+
+
+def _names(laws: Sequence[LawReport]) -> str:
+    names = [each.law.value for each in laws[:LAWS_MAX]]
+    return ", ".join([*names, *(("...",) if len(laws) > LAWS_MAX else ())])
 
 
 # --- one violation --------------------------------------------------------------------------------

@@ -17,9 +17,10 @@ def snapcheck(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     monkeypatch.setenv("COLUMNS", "80")
 
     def call(*words: object) -> CompletedProcess[str]:
-        monkeypatch.setattr("sys.argv", ["snapcheck", *map(str, words)])
+        line = ["snapcheck", *map(str, words)]
+        monkeypatch.setattr("sys.argv", line)
         status = main()
         said = capsys.readouterr()
-        return CompletedProcess(words, status, said.out, said.err)
+        return CompletedProcess(line, status, said.out, said.err)
 
     return call

@@ -73,25 +73,31 @@ def test_checking_an_image_does_not_change_it(snapcheck: Snapcheck, image: Path)
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("content", "told"),
     [
-        (lambda path: path.with_name("other"), "there is no such file; name a qcow2 image"),
-        (lambda path: path.mkdir(), "is no file; name a qcow2 image"),
-        (lambda path: path.write_bytes(b"MZ" + bytes(600)), "this is not a qcow2 image"),
-        (lambda path: path.touch(), "this is not a qcow2 image"),
-        (lambda path: path.write_bytes(b"QFI\xfb\0\0\0\2" + bytes(600)), "version: 2 is not supported"),
+        (b"MZ" + bytes(600), "this is not a qcow2 image"),
+        (b"", "this is not a qcow2 image"),
+        (b"QFI\xfb\0\0\0\2" + bytes(600), "version: 2 is not supported"),
     ],
 )
-def test_what_is_no_usable_image_takes_one_line(
-    snapcheck: Snapcheck, tmp_path: Path, make: Callable[[Path], object], told: str
+def test_a_file_that_is_no_usable_image_takes_one_line(
+    snapcheck: Snapcheck, tmp_path: Path, content: bytes, told: str
 ) -> None:
     path = tmp_path / "thing"
-    make(path)
+    path.write_bytes(content)
     done = snapcheck("check", path)
     assert (done.returncode, done.stdout) == (2, "")
     assert told in done.stderr
     assert done.stderr.startswith(f"snapcheck: {path}: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_is_no_file_takes_one_line(snapcheck: Snapcheck, tmp_path: Path) -> None:
+    missing = snapcheck("check", "missing")
+    folder = snapcheck("check", tmp_path)
+    assert (missing.returncode, folder.returncode) == (2, 2)
+    assert missing.stderr == "snapcheck: missing: there is no such file; name a qcow2 image\n"
+    assert folder.stderr == f"snapcheck: {tmp_path}: is no file; name a qcow2 image\n"
 
 
 def test_a_large_image_still_fits_on_a_screen(tmp_path: Path) -> None:
