@@ -130,7 +130,7 @@ def next_state(name: str, fits: Iterable[Fit], before: World) -> tuple[Device, b
     states: list[Device] = []
     for fit in fits:
         left = fit.matches.get(name) or _states(fit.outcome, name, before)
-        plain = [allowed for allowed in left if not allowed.note]
+        plain = [allowed for allowed in left if not allowed.note or not allowed.state.present]
         states += [allowed.state for allowed in plain or left]
     if len(states) == 1:
         return states[0], True

@@ -189,11 +189,11 @@ def all_or_nothing(facts: StepFacts) -> Judged:
 
 
 def _rollback_struck(facts: StepFacts) -> bool:
-    """Tell whether a fault struck after the action that failed: then the rollback can not be promised."""
-    culprit = _culprit(facts)
-    if culprit is None or not facts.abilities.calls:
+    """Tell whether a fault struck the rollback, which is where a transaction deletes: then it can not be promised."""
+    if not facts.abilities.calls:
         return len(facts.trace.struck) > 1
-    return any(isinstance(event, FaultMet) for event in facts.step.events[culprit.returned :])
+    rollback = next((call.entered for call in facts.trace.calls if call.function == "delete"), len(facts.step.events))
+    return any(isinstance(event, FaultMet) for event in facts.step.events[rollback:])
 
 
 def _changed(look: Look) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from snapcheck.model.content import FOREIGN, ZERO
 from snapcheck.model.device import ANY_ERROR, Content, Device, Expected, Image, Snapshot
 from snapcheck.model.errno import Errno
-from snapcheck.model.history import UNWRITTEN, Observation, Result, SnapshotContent, View
+from snapcheck.model.history import UNWRITTEN, Level, Observation, Result, SnapshotContent, View
 from snapcheck.model.operations import (
     AllCanSnapshot,
     AllCreate,
@@ -92,6 +92,8 @@ def state_differences(state: Device, seen: Observation, *, struck: bool) -> tupl
     if not (struck and is_dead(seen.memory)):
         shown = image.content if image.view is None else image.view.content
         found += _view_differences("memory", seen.memory, state, shown)
+    elif seen.disk is None and seen.level is Level.FULL:
+        found.append(Difference(Part.MEDIUM, "memory", "a device that can be opened again", "a node without a driver"))
     if seen.disk is not None:
         found += _view_differences(
             "disk", seen.disk, state, image.content if not state.in_flight else _landing(state, image)

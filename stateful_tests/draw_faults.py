@@ -59,6 +59,7 @@ from snapcheck.model.operations import (
 )
 from snapcheck.model.setup import Kind
 from snapcheck.stateful_tests.chooser import Chooser, pick, weighted
+from snapcheck.stateful_tests.compare import EFFECT_WORDS
 from snapcheck.stateful_tests.draw_operations import device_of, included, listed_names
 from snapcheck.stateful_tests.draw_setups import HAS_IMAGE
 
@@ -274,3 +275,23 @@ def _name_of(operation: Operation) -> str | None:
             return name
         case _:
             return None
+
+
+# --- what can be drawn at all -----------------------------------------------------------------------
+def fault_words(operation: type[Operation]) -> tuple[str, ...]:
+    """Return the words (`fault_kind`) of all faults that can be drawn for an operation: rows of the coverage matrix."""
+    if operation in (AllCanSnapshot, AllFindVmstateBs):
+        return ()
+    function = _LOCAL_CALLS.get(operation)
+    visit = _VISITS.get(operation)
+    calls = set(visit.there + visit.absent) if visit else {function} if function else set[str]()
+    words = sorted(f"{call.replace('_', '-')}-call" for call in calls)
+    does_io = operation in _GUEST or calls - _IN_MEMORY
+    return (*words, *_io_words()) if does_io else tuple(words)
+
+
+@lru_cache(maxsize=1)
+def _io_words() -> tuple[str, ...]:
+    blows = dict.fromkeys((*_ERRORS, *_DAMAGES, *_DELAYS))
+    effects = [(blow.kind, blow.effect(Errno.EIO) if callable(blow.effect) else blow.effect) for blow in blows]
+    return tuple(sorted({f"{kind}-{EFFECT_WORDS[type(effect)]}" for kind, effect in effects}))

@@ -9,10 +9,10 @@ primitive used here is an integer from 0 to 99 at most, which is drawn the same 
 With `steps` a state machine draws by looking at itself:
 
     class Machine(RuleBasedStateMachine):
-        situation: Situation                       # kept up to date by the rules
+        situation: Situation | None                # kept up to date by the rules
 
         @rule(step=steps())
-        def perform(self, step: tuple[Operation, tuple[Fault, ...]]) -> None: ...
+        def perform(self, step: tuple[Operation, tuple[Fault, ...]] | None) -> None: ...
 """
 
 from typing import Final, NamedTuple, Protocol
@@ -29,8 +29,8 @@ from snapcheck.stateful_tests.draw_operations import draw_operation
 from snapcheck.stateful_tests.draw_setups import draw_setup
 
 __all__ = [
-    "Chooser", "HypothesisChooser", "RandomChooser", "Situated", "Situation", "draw_faults", "draw_operation",
-    "draw_setup", "faults", "operations", "setups", "steps",
+    "Chooser", "Configured", "HypothesisChooser", "RandomChooser", "Situated", "Situation", "draw_faults",
+    "draw_operation", "draw_setup", "drawn_setups", "faults", "operations", "setups", "steps",
 ]  # fmt: skip
 
 _INDICES: Final = tuple(st.integers(0, n - 1) for n in range(1, CHOICES_MAX + 1))
@@ -58,10 +58,10 @@ class Situation(NamedTuple):
 
 
 class Situated(Protocol):
-    """A state machine that knows its situation."""
+    """A state machine that knows its situation; None when there is nothing left to do in its history."""
 
     @property
-    def situation(self) -> Situation: ...
+    def situation(self) -> Situation | None: ...
 
 
 @st.composite
@@ -81,6 +81,26 @@ def setups(
     return _setups(semantics, devices_max, qcow2_prepared)
 
 
+class Configured(Protocol):
+    """A state machine that knows its profile, how many devices it may have, and what it tests."""
+
+    semantics: Semantics
+    devices_max: int
+
+    @property
+    def prepared(self) -> bool: ...
+
+
+@st.composite
+def drawn_setups(draw: DrawFn) -> Setup:
+    """Return setups for the state machine that draws."""
+    machine: Configured = draw(_RUNNER)
+    return draw_setup(
+        HypothesisChooser(draw), semantics=machine.semantics, devices_max=machine.devices_max,
+        qcow2_prepared=machine.prepared,
+    )  # fmt: skip
+
+
 @st.composite
 def operations(draw: DrawFn, world: World, kinds: tuple[str, ...] | None = None) -> Operation:
     """Return operations of the alphabet (of `kinds`, as in Abilities.operations) for the state `world`."""
@@ -94,10 +114,13 @@ def faults(draw: DrawFn, world: World, operation: Operation, regions: tuple[str,
 
 
 @st.composite
-def steps(draw: DrawFn) -> tuple[Operation, tuple[Fault, ...]]:
+def steps(draw: DrawFn) -> tuple[Operation, tuple[Fault, ...]] | None:
     """Return an operation and its faults for the situation of the state machine that draws."""
     machine: Situated = draw(_RUNNER)
-    world, kinds, regions = machine.situation
+    situation = machine.situation
+    if situation is None:
+        return None  # Hypothesis has no way to end a history early
+    world, kinds, regions = situation
     chooser = HypothesisChooser(draw)
     operation = draw_operation(chooser, world, kinds=kinds)
     return operation, draw_faults(chooser, world, operation, regions=regions)

@@ -47,6 +47,7 @@ class Qcow2Driver:
         self._image.close()
 
     def size(self) -> int:
+        self._image.require_alive()
         return self._image.size_bytes
 
     # --- guest I/O --------------------------------------------------------------------------------

@@ -206,6 +206,10 @@ class Image:
         return self._state.clusters_of(end) * header.cluster_bytes if end == header.size else end
 
     # --- guards -----------------------------------------------------------------------------------
+    def require_alive(self) -> None:
+        """Raise when the image is dead after a failure."""
+        self._state.host.require_alive()
+
     def _require_writable(self, errno: Errno = Errno.EPERM) -> None:
         self._state.host.require_alive()
         if self._read_only:

@@ -1,0 +1,108 @@
+"""Phase `stateful`: Hypothesis draws whole histories of the alphabet, with faults.
+
+Hypothesis runs in batches, each from a seed of its own, so that its memory of what it tried stays small and the same
+seed gives the same histories however many there are. A broken law does not end a batch: it is kept, and shrunk later.
+"""
+
+import time
+from typing import ClassVar, Final
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+from snapcheck.impl.targets import find_target
+from snapcheck.model.facts import Evidence
+from snapcheck.stateful_tests.gather import Gatherer
+from snapcheck.stateful_tests.machine import SnapshotMachine
+from snapcheck.stateful_tests.session import Care, Session
+from snapcheck.stateful_tests.units import Answer, Unit
+from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
+from snapcheck.stateful_tests.work import Control
+
+BATCH: Final = 100  # histories
+STEPS_MAX: Final = 25  # operations that Hypothesis draws for a history
+NAME: Final = "stateful"
+
+
+class _OutOfTime(BaseException):
+    """Ends a batch from inside; no `except Exception` of Hypothesis takes it for a failure."""
+
+
+class _Enough(_OutOfTime):
+    """The batch has all its histories."""
+
+
+class _Recording(SnapshotMachine):
+    """Keeps what it hears instead of failing; `gatherer` and the rest are set for one batch."""
+
+    gatherer: ClassVar[Gatherer]
+    dog: ClassVar[Watchdog]
+    deadline: ClassVar[float | None]
+    enough: ClassVar[int]
+    control: ClassVar[Control]
+
+    def __init__(self) -> None:
+        if self.gatherer.answer.histories >= self.enough:
+            raise _Enough
+        if self.control.stop_asked() or (self.deadline is not None and time.monotonic() > self.deadline):
+            raise _OutOfTime
+        super().__init__()
+
+    def watch(self) -> Watchdog | None:
+        return self.dog
+
+    def heard(self, session: Session, evidence: list[Evidence]) -> None:
+        self.gatherer.heard(session, evidence)
+
+    def ended(self, session: Session) -> None:
+        self.gatherer.ended(session)
+
+    def skipped(self) -> None:
+        self.gatherer.skipped()
+
+
+def run(unit: Unit, control: Control, *, care: Care = Care.USUAL) -> Answer:
+    """Run the histories of one unit. Raises `TargetError` for a driver that can not be started.
+
+    On KeyboardInterrupt it ends with what it has.
+    """
+    gatherer = Gatherer(unit, control)
+    answer = gatherer.answer
+    deadline = None if unit.seconds is None else time.monotonic() + unit.seconds
+    batch = 0
+    with watchdog() as dog:
+        while not (answer.out_of_time or answer.interrupted) and (
+            unit.histories is None or answer.histories < unit.histories
+        ):
+            wanted = answer.histories + BATCH
+            machine = _machine(unit, gatherer, dog, care)
+            machine.deadline, machine.control = deadline, control
+            machine.enough = wanted if unit.histories is None else min(wanted, unit.histories)
+            try:
+                _run_batch(machine, f"{unit.seed}/{unit.shard}/{batch}")
+            except _Enough:
+                pass
+            except _OutOfTime:
+                answer.out_of_time = True
+            except KeyboardInterrupt:
+                answer.interrupted = True
+            batch += 1
+    answer.seconds = gatherer.seconds
+    return answer
+
+
+def _machine(unit: Unit, gatherer: Gatherer, dog: Watchdog, care: Care) -> type[_Recording]:
+    return type("SnapshotHistories", (_Recording,), {
+        "target": find_target(unit.driver), "semantics": unit.semantics, "devices_max": unit.devices,
+        "gatherer": gatherer, "dog": dog, "care": care,
+    })  # fmt: skip
+
+
+def _run_batch(machine: type[_Recording], seed_text: str) -> None:
+    seed(seed_text)(machine)
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # Hypothesis leaves this one untyped
+        machine,
+        settings=settings(
+            max_examples=2 * BATCH, stateful_step_count=STEPS_MAX, phases=(Phase.generate,), database=None,
+            deadline=None, suppress_health_check=list(HealthCheck),
+        ),
+    )  # fmt: skip

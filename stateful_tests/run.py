@@ -1,0 +1,286 @@
+"""A whole run: the phases as units of work, their answers added up, violations shrunk, and the verdict.
+
+    finished = run_driver(find_target("qcow2"), RunOptions(profile=Profile.QUICK), listener)
+
+Units are plain data and so are their answers, so that `jobs` processes give the same histories as one.
+"""
+
+import hashlib
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from snapcheck.impl.targets import Target, TargetError
+from snapcheck.model.history import Abilities, History
+from snapcheck.model.law_names import Law, Severity
+from snapcheck.model.laws import is_observable
+from snapcheck.model.operations import kind_of
+from snapcheck.model.setup import Semantics
+from snapcheck.reports.known import Accepted, mark
+from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict, ViolationReport
+from snapcheck.stateful_tests.coverage import coverage
+from snapcheck.stateful_tests.phases import stateful
+from snapcheck.stateful_tests.shrink import Shrunk, shrink
+from snapcheck.stateful_tests.units import Answer, Failure, Unit
+from snapcheck.stateful_tests.work import Run, Tick, work_here, work_in_processes
+
+RUNNERS: Final[Mapping[str, Run]] = {stateful.NAME: stateful.run}
+PHASES: Final = tuple(RUNNERS)
+SHARDS: Final = 8  # fixed, so that the number of jobs changes nothing
+SHRINK_SECONDS: Final = 10.0  # for one violation
+SHRINK_SECONDS_IN_ALL: Final = 60.0
+VIOLATIONS_MAX: Final = 25  # different ones that are shrunk and shown; all are counted by their laws
+SAMPLE_MAX: Final = 4
+DEVICES_MAX: Final = 8
+
+
+class Profile(StrEnum):
+    """How much time a run takes when nothing else is said."""
+
+    QUICK = "quick"
+    DEFAULT = "default"
+    DEEP = "deep"
+
+
+SECONDS: Final = {Profile.QUICK: 10.0, Profile.DEFAULT: 60.0, Profile.DEEP: 600.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What to run. `seconds` is the budget of all phases together; `histories` is exact, and then no time limits it."""
+
+    phases: tuple[str, ...] = PHASES
+    profile: Profile = Profile.DEFAULT
+    seconds: float | None = None
+    histories: int | None = None
+    devices: int = 3
+    seed: int = 0
+    semantics: Semantics = Semantics.CLASSIC
+    jobs: int = 1
+    known: tuple[Accepted, ...] = ()
+
+
+class Progress(NamedTuple):
+    """How far a phase is."""
+
+    phase: str
+    histories: int
+    steps: int
+    seconds: float
+    violations: int
+
+
+class Listener(Protocol):
+    """Whoever wants to hear about a run while it goes on."""
+
+    def on_phase(self, name: str, *, histories: int | None, seconds: float | None) -> None: ...
+    def on_progress(self, progress: Progress) -> None: ...
+    def on_violation(self, violation: ViolationReport) -> None: ...
+
+
+class Finished(NamedTuple):
+    """A run's result, and a sample of passing histories with all their events."""
+
+    result: RunResult
+    sample: tuple[History, ...]
+
+
+@dataclass(slots=True)
+class _Run:
+    """What a run has gathered so far."""
+
+    target: Target
+    options: RunOptions
+    listener: Listener
+    begun: float = field(default_factory=time.monotonic)
+    phases: list[PhaseReport] = field(default_factory=list[PhaseReport])
+    laws: dict[Law, list[int]] = field(default_factory=lambda: {law: [0, 0] for law in Law})
+    cells: Counter[str] = field(default_factory=Counter[str])
+    failures: list[Failure] = field(default_factory=list[Failure])
+    violations: list[ViolationReport] = field(default_factory=list[ViolationReport])
+    sample: list[History] = field(default_factory=list[History])
+    abilities: Abilities | None = None
+    notes: list[str] = field(default_factory=list[str])
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+
+def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finished:
+    """Run the phases on a driver and return what they showed.
+
+    Never raises for what a driver does: one that can not be started, and a run that is interrupted, give a result with
+    a note, and verdict unknown unless there are violations.
+    """
+    run = _Run(target, options, listener)
+    try:
+        for name in options.phases:
+            _run_phase(run, name)
+    except TargetError as error:
+        run.notes.append(f"the driver could not be started: {error}")
+    except KeyboardInterrupt:
+        run.notes.append("interrupted: what had been done until then is reported")
+    except Exception as error:  # noqa: BLE001  # a failure of the harness is a verdict too: unknown
+        run.notes.append(f"the harness itself failed: {_where(error)}")
+    with suppress(KeyboardInterrupt):
+        _shrink_all(run)
+    return Finished(_result(run), tuple(run.sample[:SAMPLE_MAX]))
+
+
+def _where(error: Exception) -> str:
+    """Return an unexpected exception on one line, with the place that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split()) or "no text"
+    return f"{type(error).__name__} in {last.name} ({Path(last.filename).name}:{last.lineno}): {text[:300]}"
+
+
+# --- phases ---------------------------------------------------------------------------------------
+def _run_phase(run: _Run, name: str) -> None:
+    options = run.options
+    seconds = None
+    if options.histories is None or options.seconds is not None:
+        in_all = SECONDS[options.profile] if options.seconds is None else options.seconds
+        seconds = max(0.0, in_all - run.seconds)
+    run.listener.on_phase(name, histories=options.histories, seconds=seconds)
+    begun, answers, ticks = time.monotonic(), list[Answer](), dict[int, Tick]()
+
+    def hear(tick: Tick) -> None:
+        ticks[tick.shard] = tick
+        done = [*ticks.values()]
+        progress = Progress(
+            name, sum(t.histories for t in done), sum(t.steps for t in done), time.monotonic() - begun,
+            sum(t.violations for t in done),
+        )  # fmt: skip
+        run.listener.on_progress(progress)
+
+    def take(answer: Answer) -> None:
+        answers.append(answer)
+        _add(run, answer)
+        hear(Tick(answer.unit.shard, answer.histories, answer.steps, answer.counts["violations"]))
+
+    units = tuple(_units(run.target, options, name, seconds))
+    try:
+        if options.jobs == 1:
+            work_here(RUNNERS[name], units, hear=hear, take=take)
+        else:
+            work_in_processes(RUNNERS[name], units, jobs=options.jobs, hear=hear, take=take)
+    finally:
+        run.phases.append(_phase_report(name, answers, time.monotonic() - begun, options))
+
+
+def _units(target: Target, options: RunOptions, name: str, seconds: float | None) -> Iterator[Unit]:
+    """Split a phase into its shards: histories are dealt out, time is shared by those that run one after the other."""
+    turns = -(-SHARDS // options.jobs)
+    for shard in range(SHARDS):
+        histories = None
+        if options.histories is not None:
+            histories = options.histories // SHARDS + (shard < options.histories % SHARDS)
+        yield Unit(
+            driver=target.name, phase=name, semantics=options.semantics, devices=options.devices, seed=options.seed,
+            shard=shard, histories=histories, seconds=None if seconds is None else seconds / turns,
+        )  # fmt: skip
+
+
+def _add(run: _Run, answer: Answer) -> None:
+    for law, (checked, violated) in answer.laws.items():
+        run.laws[law][0] += checked
+        run.laws[law][1] += violated
+    run.cells.update(answer.cells)
+    run.failures += answer.failures
+    run.sample += answer.sample
+    run.abilities = run.abilities or answer.abilities
+
+
+def _phase_report(name: str, answers: list[Answer], seconds: float, options: RunOptions) -> PhaseReport:
+    counts: Counter[str] = Counter()
+    for answer in answers:
+        counts.update(answer.counts)
+    histories = sum(answer.histories for answer in answers)
+    complete = options.histories is not None and histories == options.histories
+    scope = f"random histories of {stateful.STEPS_MAX} operations, 1 to {options.devices} devices, {SHARDS} shards"
+    return PhaseReport(
+        name, histories, sum(a.steps for a in answers), seconds, complete, scope, dict(sorted(counts.items()))
+    )
+
+
+# --- violations -----------------------------------------------------------------------------------
+def _shrink_all(run: _Run) -> None:
+    """Shrink the shortest failure of each kind, errors first, as far as the time for it goes."""
+    shortest: dict[tuple[str, str, str], Failure] = {}
+    for failure in run.failures:
+        best = shortest.get(failure.kind)
+        if best is None or len(failure.history.steps) < len(best.history.steps):
+            shortest[failure.kind] = failure
+    ordered = sorted(shortest.values(), key=lambda failure: failure.evidence[0].severity is not Severity.ERROR)
+    if len(ordered) > VIOLATIONS_MAX:
+        run.notes.append(f"{len(ordered) - VIOLATIONS_MAX} more kinds of violations are counted and not shown")
+    deadline = time.monotonic() + SHRINK_SECONDS_IN_ALL
+    for left, failure in zip(range(min(len(ordered), VIOLATIONS_MAX), 0, -1), ordered, strict=False):
+        seconds = min(SHRINK_SECONDS, (deadline - time.monotonic()) / left)
+        first_found = min(each.found_after_s for each in run.failures if each.kind == failure.kind)
+        shrunk = shrink(run.target, failure.history, failure.evidence, seconds=seconds)
+        _report(run, failure, shrunk, first_found)
+
+
+def _report(run: _Run, failure: Failure, shrunk: Shrunk, found_after_s: float) -> None:
+    """Add a violation, unless one of the same law and operation was shown that is no longer."""
+    first, others = shrunk.evidence[0], shrunk.evidence[1:]
+    history = shrunk.history
+    last = history.steps[-1]
+    identity = _identity(run.target.name, first.law, history)
+    violation = ViolationReport(
+        id=identity, law=first.law, severity=first.severity, device=first.device, operation=kind_of(last.operation),
+        summary=first.summary, operations=len(history.steps), faults=sum(len(step.faults) for step in history.steps),
+        phase=failure.phase, found_after_s=round(found_after_s, 3), known=False, replay=f"snapcheck replay {identity}",
+        evidence=tuple(f"{each.law.value}: {each.summary}" for each in others), expected=first.expected,
+        actual=first.actual, step=len(history.steps) - 1, history=history,
+    )  # fmt: skip
+    violation = mark((violation,), run.options.known)[0]
+    if identity not in {each.id for each in run.violations}:
+        run.violations.append(violation)
+        run.listener.on_violation(violation)
+
+
+def _identity(driver: str, law: Law, history: History) -> str:
+    text = repr((driver, law.value, history.setup, [(step.operation, step.faults) for step in history.steps]))
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+
+
+# --- the result -----------------------------------------------------------------------------------
+def _result(run: _Run) -> RunResult:
+    options, abilities = run.options, run.abilities or Abilities()
+    hidden = {law for law in Law if not is_observable(law, abilities)}
+    laws = tuple(LawReport(law, *run.laws[law], not_observable=law in hidden) for law in Law)
+    unchecked = [each.law.value for each in laws if not (each.checked or each.not_observable)]
+    if unchecked and run.phases and not run.notes:
+        run.notes.append(
+            f"never checked, though observable: {', '.join(unchecked)}; more histories or seconds may do it"
+        )
+    return RunResult(
+        version=snapcheck_version(), verdict=_verdict(run), driver=run.target.name, semantics=options.semantics.value,
+        seed=options.seed, devices=options.devices, seconds=round(run.seconds, 3), phases=tuple(run.phases), laws=laws,
+        coverage=coverage(run.cells, devices=options.devices, kinds=abilities.operations),
+        violations=tuple(run.violations), notes=tuple(run.notes),
+    )  # fmt: skip
+
+
+def _verdict(run: _Run) -> Verdict:
+    if any(each.severity is Severity.ERROR and not each.known for each in run.violations):
+        return Verdict.FAILED
+    return Verdict.UNKNOWN if run.notes else Verdict.PASSED
+
+
+def snapcheck_version() -> str:
+    """Return the installed version."""
+    try:
+        return version("snapcheck")
+    except PackageNotFoundError:
+        return "0+unknown"

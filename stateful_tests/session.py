@@ -1,0 +1,254 @@
+"""One history under test: the system, its faults and the judge beside it.
+
+A session performs one operation at a time. Before it, the faults of the step are armed; after it they are taken away,
+the devices are looked at, and the judge says which laws were broken. What was done is in `history`, and that alone
+decides: judging it again from a file gives the same evidence.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+from typing import Final
+
+from snapcheck.fault_injection.plan import FaultPlan
+from snapcheck.impl.blockfile import BlockFile, MemoryFile
+from snapcheck.impl.driver import System
+from snapcheck.impl.qcow2.prepare import prepared_image
+from snapcheck.impl.targets import Target
+from snapcheck.model.device import World
+from snapcheck.model.errno import Errno
+from snapcheck.model.facts import WALKS, Evidence, included, members, root_of
+from snapcheck.model.faults import CallFault, Fault
+from snapcheck.model.history import (
+    Abilities,
+    Event,
+    EventList,
+    FaultMet,
+    History,
+    Level,
+    Observation,
+    Purpose,
+    Result,
+    Step,
+)
+from snapcheck.model.operations import (
+    AllCanSnapshot,
+    AllFind,
+    AllFindVmstateBs,
+    CanSnapshot,
+    Create,
+    Delete,
+    Find,
+    FindByIdAndName,
+    Flush,
+    List,
+    Operation,
+    VmstateRead,
+    Write,
+    kind_of,
+)
+from snapcheck.model.setup import DeviceSpec, Kind, Setup
+from snapcheck.stateful_tests.compare import Judge
+from snapcheck.stateful_tests.watchdog import HangError, Watchdog
+
+_LOOKS_ONLY: Final = (CanSnapshot, Find, FindByIdAndName, List, VmstateRead, AllCanSnapshot, AllFind, AllFindVmstateBs)
+GROUP_OPERATIONS: Final = "group operations"
+GROUP_OPERATIONS_STRUCK: Final = "group operations on two or more devices that met a fault"
+_PROBE_NAME: Final = "probe"
+_PROBE_TAG: Final = 97
+_PROBE_SECTORS: Final = 8
+
+
+class Care(StrEnum):
+    """How closely a session looks after each step."""
+
+    LIGHT = "light"  # never more than a light look: what the state machine costs at least
+    USUAL = "usual"  # closely after a failure and at the end, lightly otherwise
+    CLOSE = "close"  # closely after every step: says which step did it, and closes devices all the time
+
+
+class Session:
+    """A system under test with its history. Close it, or use it in a with statement.
+
+    over     nothing more is judged: the model could not follow, or the process under test died
+    counts   what happened how often, in words: for result.json
+    """
+
+    def __init__(self, target: Target, setup: Setup, *, care: Care = Care.USUAL, dog: Watchdog | None = None) -> None:
+        self._events = EventList()
+        self._plan = FaultPlan(self._events)
+        self._care = care
+        self._dog = dog
+        files = [self._plan.wrap_file(spec.name, disk_for(target, spec)) for spec in setup.devices]
+        self._system = self._build(target, files, setup)
+        self._system.start(setup)
+        self._events.take()
+        self.history = History(setup, abilities=self._system.abilities)
+        self.judge = Judge(setup, self._system.abilities)
+        self.over = False
+        self.counts: Counter[str] = Counter()
+
+    def _build(self, target: Target, files: Sequence[BlockFile], setup: Setup) -> System:
+        semantics, recorder = setup.semantics.value, self._plan.recorder
+        if target.factory is not None:
+            return target.factory(files, semantics=semantics, recorder=recorder)
+        assert target.open_driver is not None, "a target has one or the other"
+        return target.layers(self._plan.wrap_open(target.open_driver), files, semantics=semantics, recorder=recorder)
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._system.close()
+
+    @property
+    def world(self) -> World:
+        return self.judge.world
+
+    @property
+    def abilities(self) -> Abilities:
+        return self._system.abilities
+
+    # --- steps ------------------------------------------------------------------------------------
+    def step(
+        self, operation: Operation, faults: tuple[Fault, ...] = (), *, purpose: Purpose = Purpose.EXPLORE,
+        everywhere: bool = False,
+    ) -> list[Evidence]:  # fmt: skip
+        """Perform one operation under `faults` and return the evidence against the driver.
+
+        `everywhere` looks closely at all devices, whatever happened.
+        """
+        assert not self.over, "the history has ended"
+        skipped = self._arm(faults) if faults else ()
+        result = self._perform(operation)
+        if faults:
+            self._plan.disarm()
+            self._system.disarm()
+        events = self._events.take()
+        observations: tuple[Observation, ...] = ()
+        if result.crash is None:
+            observations = self._look(operation, result, events, everywhere=everywhere)
+        step = Step(operation, faults, purpose, skipped, tuple(events), result, observations)
+        self.history.steps.append(step)
+        self._count(step)
+        evidence = self.judge.judge(step)
+        self.over = self.judge.diverged or result.crash is not None
+        return evidence
+
+    def _count(self, step: Step) -> None:
+        counts = self.counts
+        if step.skipped:
+            counts["faults that can not be injected"] += len(step.skipped)
+        if step.purpose is Purpose.EXPLORE and isinstance(step.operation, WALKS):
+            counts[GROUP_OPERATIONS] += 1
+            if step.faults and len(included(self.judge.world)) > 1 and step.met:
+                counts[GROUP_OPERATIONS_STRUCK] += 1
+
+    def _perform(self, operation: Operation) -> Result:
+        dog = self._dog
+        if dog is None:
+            return self._system.perform(operation)
+        dog.begin()
+        try:
+            return self._system.perform(operation)
+        except HangError:
+            return Result(crash=f"hang: {kind_of(operation)} did not end")
+        finally:
+            dog.end()
+
+    def follow_up(self) -> list[Evidence]:
+        """After a step that failed under a fault: repeat it without, and go on, to see whether all is well again."""
+        last = self.history.steps[-1]
+        if self.over or last.purpose is not Purpose.EXPLORE or last.result.errno is Errno.OK or not last.met:
+            return []
+        found = self.step(last.operation, purpose=Purpose.RETRY, everywhere=self._care is not Care.LIGHT)
+        for operation in self._probes(last):
+            if self.over or found:
+                break
+            found += self.step(operation, purpose=Purpose.PROBE)
+        return found
+
+    def finish(self) -> list[Evidence]:
+        """Look closely at every device, as the last step of the history."""
+        if self.over or not self.history.steps:
+            return []
+        return self.step(self._harmless(), everywhere=True)
+
+    # --- faults -----------------------------------------------------------------------------------
+    def _arm(self, faults: tuple[Fault, ...]) -> tuple[int, ...]:
+        """Arm what can be injected, and return the indices of what can not."""
+        plan, system = self._plan, self._system
+        plan.arm(faults)
+        left = [fault for fault in faults if not plan.can_inject(fault)]
+        if not left:
+            return ()
+        refused = system.arm([fault for fault in left if isinstance(fault, CallFault)])
+        return tuple(
+            at
+            for at, fault in enumerate(faults)
+            if fault in left and (fault in refused or not isinstance(fault, CallFault))
+        )
+
+    # --- looking ----------------------------------------------------------------------------------
+    def _look(
+        self, operation: Operation, result: Result, events: Sequence[Event], *, everywhere: bool
+    ) -> tuple[Observation, ...]:
+        world = self.judge.world
+        if everywhere:
+            return self._observe(world.devices, self._closest())
+        level = self._level(operation, result, events)
+        touched = {event.device for event in events if type(event) is not FaultMet}
+        if not self.abilities.io or not isinstance(operation, _LOOKS_ONLY):
+            touched.update(members(operation, world))
+        return self._observe([name for name in world.devices if name in touched], level)
+
+    def _observe(self, devices: Iterable[str], level: Level) -> tuple[Observation, ...]:
+        seen = tuple(self._system.observe(name, level=level) for name in devices)
+        self._events.take()  # looking is no part of the operation
+        return seen
+
+    def _closest(self) -> Level:
+        return Level.FULL if self._care is not Care.LIGHT and self.abilities.reopen else Level.LIGHT
+
+    def _level(self, operation: Operation, result: Result, events: Sequence[Event]) -> Level:
+        if self._care is Care.CLOSE:
+            return self._closest()
+        failed = result.errno is not Errno.OK and not isinstance(operation, _LOOKS_ONLY)
+        if failed or any(type(event) is FaultMet for event in events):
+            return self._closest()
+        return Level.LIGHT
+
+    # --- going on after a failure -----------------------------------------------------------------
+    def _probes(self, failed: Step) -> Iterator[Operation]:
+        """Yield what a user might do next with the devices that were struck: write, take a snapshot and drop it."""
+        for name in dict.fromkeys(fault.device for fault in failed.met):
+            root = root_of(name)
+            device = self.world.devices[root]
+            if device.image is None or not device.present or device.read_only or device.spec.kind is Kind.PLAIN:
+                continue
+            probes: list[Operation] = [Create(root, _PROBE_NAME), Delete(root, None, _PROBE_NAME)]
+            if device.image.sectors:
+                probes.insert(1, Write(root, 0, min(_PROBE_SECTORS, device.image.sectors), _PROBE_TAG))
+            yield from (probe for probe in probes if self._can(probe))
+
+    def _can(self, operation: Operation) -> bool:
+        kinds = self.abilities.operations
+        return kinds is None or kind_of(operation) in kinds
+
+    def _harmless(self) -> Operation:
+        """Return an operation that only looks, for the close look at the end."""
+        first = next(iter(self.world.devices))
+        return next(
+            each for each in (AllCanSnapshot(), CanSnapshot(first), List(first), Flush(first)) if self._can(each)
+        )
+
+
+def disk_for(target: Target, spec: DeviceSpec) -> BlockFile:
+    """Return what a device of that description starts with: a prepared image, or an empty disk to be formatted."""
+    if spec.kind in (Kind.PLAIN, Kind.EMPTY) or target.format != "qcow2":
+        return MemoryFile(spec.name)
+    return prepared_image(spec)
