@@ -15,7 +15,7 @@ from snapcheck.model.errno import Errno
 def format_image(file: BlockFile, *, size_bytes: int, cluster_bytes: int) -> None:
     """Make `file` an empty image; the header comes last, so that a half-made one is not taken for an image."""
     bits = cluster_bytes.bit_length() - 1
-    if cluster_bytes != 1 << bits or not CLUSTER_BITS_MIN <= bits <= CLUSTER_BITS_MAX:
+    if not CLUSTER_BITS_MIN <= bits <= CLUSTER_BITS_MAX or cluster_bytes != 1 << bits:
         raise BlockError(Errno.EINVAL, f"cluster_bytes: {cluster_bytes}, expected a power of two from 512 to 2 MiB")
     if size_bytes < 0 or size_bytes % 512:
         raise BlockError(Errno.EINVAL, f"size_bytes: {size_bytes}, expected a multiple of 512")

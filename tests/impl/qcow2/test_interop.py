@@ -129,7 +129,7 @@ def act_there(qemu: Qemu, path: Path, rng: Random, *, resizes: bool = True) -> N
 
 @pytest.mark.parametrize("cluster_bytes", CLUSTERS)
 def test_what_the_engine_makes_is_clean_and_the_same_to_qemu(qemu: Qemu, path: Path, cluster_bytes: int) -> None:
-    rng = Random(cluster_bytes)
+    rng = Random(cluster_bytes)  # noqa: S311  # chance for a test, no secret
     with Image.create(path, size_bytes=256 * 512, cluster_bytes=cluster_bytes) as image:
         for _ in range(60):
             act_here(image, rng)
@@ -138,7 +138,7 @@ def test_what_the_engine_makes_is_clean_and_the_same_to_qemu(qemu: Qemu, path: P
 
 @pytest.mark.parametrize("cluster_bytes", CLUSTERS)
 def test_what_qemu_makes_reads_the_same_here(qemu: Qemu, path: Path, cluster_bytes: int) -> None:
-    rng = Random(cluster_bytes)
+    rng = Random(cluster_bytes)  # noqa: S311  # chance for a test, no secret
     ok(qemu("qemu-img", "create", "-f", "qcow2", "-o", f"cluster_size={cluster_bytes}", path, 256 * 512))
     for _ in range(15):
         act_there(qemu, path, rng)
@@ -148,7 +148,7 @@ def test_what_qemu_makes_reads_the_same_here(qemu: Qemu, path: Path, cluster_byt
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("cluster_bytes", [512, 4096])
 def test_taking_turns_on_one_image_never_harms_it(qemu: Qemu, path: Path, cluster_bytes: int, seed: int) -> None:
-    rng = Random(seed)
+    rng = Random(seed)  # noqa: S311  # chance for a test, no secret
     ok(qemu("qemu-img", "create", "-f", "qcow2", "-o", f"cluster_size={cluster_bytes}", path, 256 * 512))
     for _ in range(6):
         with Image.open(path) as image:
@@ -222,7 +222,7 @@ def test_other_kinds_of_images_are_refused_by_the_name_of_the_field(
 def test_an_image_with_persistent_bitmaps_is_refused_until_they_are_removed(qemu: Qemu, path: Path) -> None:
     ok(qemu("qemu-img", "create", "-f", "qcow2", path, "1M"))
     ok(qemu("qemu-img", "bitmap", "--add", path, "b"))
-    with pytest.raises(ImageError, match="autoclear_features: bit 0.*qemu-img bitmap --remove"):
+    with pytest.raises(ImageError, match=r"autoclear_features: bit 0.*qemu-img bitmap --remove"):
         Image.open(path)
     ok(qemu("qemu-img", "bitmap", "--remove", path, "b"))
     Image.open(path).close()
