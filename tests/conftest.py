@@ -1,4 +1,9 @@
-"""A failing run, built by hand: what every report is tried on."""
+"""What tests of several folders need: a failing run, built by hand, and QEMU's tools."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
 
 import pytest
 from snapcheck.model.errno import Errno
@@ -95,3 +100,22 @@ def failed(violation: ViolationReport) -> RunResult:
         coverage=Coverage(412, 398, ("all-goto x flush-error x d2",), hits),
         violations=(violation,), notes=(f"a note about {HOSTILE}",),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def qemu() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run one of QEMU's tools: `qemu("qemu-img", "check", path)`. Without QEMU the test is skipped, or fails.
+
+    It fails where SNAPCHECK_REQUIRE_QEMU is set: a run that must not miss anything sets it.
+    """
+    if not (shutil.which("qemu-img") and shutil.which("qemu-io")):
+        message = "needs qemu-img and qemu-io: apt-get install qemu-utils (Debian, Ubuntu) or dnf install qemu-img"
+        if os.environ.get("SNAPCHECK_REQUIRE_QEMU"):
+            pytest.fail(f"{message}; SNAPCHECK_REQUIRE_QEMU forbids to skip this")
+        pytest.skip(message)
+
+    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        command = [str(argument) for argument in arguments]
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+
+    return run
