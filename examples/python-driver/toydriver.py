@@ -9,6 +9,7 @@ Which slots are free is not stored anywhere: it follows from the table.
 import json
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 from zlib import crc32
@@ -83,7 +84,7 @@ class Driver:
     def __init__(self, disk: BlockFile, *, read_only: bool) -> None:
         self._disk = disk
         self._read_only = read_only
-        self._dead = False
+        self._in_doubt = False  # whether the superblock may point at a table that was given up
         self._place = (0, 0, 0)  # offset, length and checksum of the table
         self._table = Table(0, {})
         self._view: Chunks | None = None  # what load_tmp shows until the device is closed
@@ -111,7 +112,9 @@ class Driver:
             self._point_at(place)
             self._disk.flush()
         except BlockError:
-            self._point_back()  # an error does not tell whether the superblock landed
+            self._in_doubt = True  # an error does not tell whether the superblock landed
+            with suppress(BlockError):
+                self._settle()
             raise
         self._table, self._place = table, place
 
@@ -119,11 +122,11 @@ class Driver:
         sector = SUPERBLOCK.pack(MAGIC, *place).ljust(512, b"\0")
         self._disk.pwrite(0, sector, region="header")
 
-    def _point_back(self) -> None:
-        try:
+    def _settle(self) -> None:
+        """Make the superblock say what is so in memory, if there is any doubt; nothing else is written before that."""
+        if self._in_doubt:
             self._point_at(self._place)
-        except BlockError:
-            self._dead = True  # nobody knows what the disk says: only opening it again tells
+            self._in_doubt = False
 
     def _free_slots(self, count: int, *, besides: set[int]) -> range:
         """Return the first `count` slots in a row that neither the valid table nor `besides` use."""
@@ -135,14 +138,12 @@ class Driver:
         return range(first, first + count)
 
     # --- chunks -------------------------------------------------------------------------------------
-    def _require(self, *, writable: bool = False) -> None:
-        if self._dead:
-            raise BlockError(Errno.EIO, "the image must be opened again")
-        if writable and self._read_only:
+    def _require_writable(self) -> None:
+        if self._read_only:
             raise BlockError(Errno.EPERM, "the image is read-only")
+        self._settle()
 
     def _load(self, offset: int, length: int) -> bytes:
-        self._require()
         chunks = self._table.chunks if self._view is None else self._view
         return b"".join(
             self._disk.pread(chunks[chunk] * SLOT + start, count, region="data") if chunk in chunks else bytes(count)
@@ -151,7 +152,7 @@ class Driver:
 
     def _store(self, offset: int, data: bytes) -> None:
         """Write in place what no snapshot holds, the rest into new slots."""
-        self._require(writable=True)
+        self._require_writable()
         frozen = {slot for each in self._table.snapshots for slot in each.chunks.values()}
         chunks, done = self._table.chunks.copy(), 0
         for chunk, start, count in _pieces(offset, len(data)):
@@ -169,8 +170,7 @@ class Driver:
 
     # --- guest I/O ----------------------------------------------------------------------------------
     def close(self) -> None:
-        if not self._dead:
-            self._disk.flush()
+        self.flush()
 
     def size(self) -> int:
         return self._table.size
@@ -188,11 +188,11 @@ class Driver:
         self._store(offset, bytes(length))
 
     def flush(self) -> None:
-        self._require()
+        self._settle()
         self._disk.flush()
 
     def resize(self, size_bytes: int) -> None:
-        self._require(writable=True)
+        self._require_writable()
         end = -(-size_bytes // SLOT)
         chunks = {chunk: slot for chunk, slot in self._table.chunks.items() if chunk < end or chunk >= VMSTATE // SLOT}
         if size_bytes % SLOT and end - 1 in chunks:  # what lies behind the end must not come back when it grows
@@ -210,7 +210,7 @@ class Driver:
     # --- snapshots ----------------------------------------------------------------------------------
     def snapshot_create(self, sn: Out[SnapshotInfo]) -> None:
         """Keep the chunks as they are; the VM state belongs to the snapshot from now on."""
-        self._require(writable=True)
+        self._require_writable()
         table = self._table
         newest = max((int(each.info.id_str) for each in table.snapshots), default=0)
         sn.value = replace(sn.value, id_str=str(newest + 1))
@@ -220,23 +220,21 @@ class Driver:
         self.publish(Table(table.size, left, (*table.snapshots, snapshot)))
 
     def snapshot_goto(self, snapshot_id: str) -> None:
-        self._require(writable=True)
+        self._require_writable()
         by_id = [each for each in self._table.snapshots if each.info.id_str == snapshot_id]
         snapshot = by_id[0] if by_id else self._find(None, snapshot_id)
         self.publish(replace(self._table, size=snapshot.size, chunks=snapshot.chunks))
 
     def snapshot_delete(self, snapshot_id: str | None, name: str | None) -> None:
-        self._require(writable=True)
+        self._require_writable()
         gone = self._find(snapshot_id, name)
         kept = tuple(each for each in self._table.snapshots if each is not gone)
         self.publish(replace(self._table, snapshots=kept))
 
     def snapshot_list(self) -> Sequence[SnapshotInfo]:
-        self._require()
         return [as_listed(each.info) for each in self._table.snapshots]
 
     def snapshot_load_tmp(self, snapshot_id: str | None, name: str | None) -> None:
-        self._require()
         self._view = self._find(snapshot_id, name).chunks
 
     def _find(self, snapshot_id: str | None, name: str | None) -> Snapshot:
