@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from snapcheck.cli.defaults import REPORT_FOLDER
+from snapcheck.cli.progress import violation_line
 from snapcheck.cli.say import printable, say
 from snapcheck.model.law_names import Severity
 from snapcheck.reports import culprit
@@ -44,31 +45,34 @@ def lines(result: RunResult, folder: Path, *, width: int, quiet: bool = False) -
     if not quiet:
         for phase in result.phases:
             yield from _labelled(phase.name, _phase_words(phase), width)
-        yield from _labelled("laws", _law_words(result.laws), width)
+        yield from _labelled("laws", _law_words(result), width)
         if result.coverage.cells:
             yield from _labelled("coverage", f"{result.coverage.reached:,} of {result.coverage.cells:,} cells", width)
     shown = _worst_first(result.violations)
     for violation in shown[:VIOLATIONS_MAX]:
-        yield ""
-        yield from _violation_lines(violation, folder, width)
-    if shown:
+        yield from _violation_lines(violation, folder, width) if _counts(violation) else _brief(violation, width)
+    if any(map(_counts, shown)):
         yield ""
     if len(shown) > VIOLATIONS_MAX:
         yield f"and {len(shown) - VIOLATIONS_MAX} more violations in the report"
     if not quiet or shown:
-        yield from _labelled("report", str(folder / PAGE), width)
+        yield from _labelled("report", str(folder / PAGE), width, whole_words=True)
+
+
+def _counts(violation: ViolationReport) -> bool:
+    return violation.severity is Severity.ERROR and not violation.known
 
 
 def _worst_first(violations: Iterable[ViolationReport]) -> list[ViolationReport]:
     return sorted(violations, key=lambda each: (each.known, each.severity is Severity.WARNING))
 
 
-def _labelled(label: str, text: str, width: int, *, indent: int = 0) -> list[str]:
-    """Return `text` behind its label, in lines of `width`; long words such as paths are not broken."""
+def _labelled(label: str, text: str, width: int, *, indent: int = 0, whole_words: bool = False) -> list[str]:
+    """Return `text` behind its label, in lines of `width`; `whole_words` keeps together what is to be copied."""
     start = f"{' ' * indent}{label:<{LABEL}} "
     return textwrap.wrap(
-        printable(text), width, initial_indent=start, subsequent_indent=" " * len(start), break_long_words=False,
-        break_on_hyphens=False,
+        printable(text), width, initial_indent=start, subsequent_indent=" " * len(start),
+        break_long_words=not whole_words, break_on_hyphens=False,
     )  # fmt: skip
 
 
@@ -79,10 +83,13 @@ def _phase_words(phase: PhaseReport) -> str:
     return f"{phase.histories:,} histories, {phase.steps:,} steps in {phase.seconds:.1f} s{rate}{done}{scope}"
 
 
-def _law_words(laws: Sequence[LawReport]) -> str:
+def _law_words(result: RunResult) -> str:
+    laws = result.laws
     hidden = [each for each in laws if each.not_observable]
+    tolerable = {each.law for each in result.violations} - {each.law for each in result.violations if _counts(each)}
     groups = (
-        ("violated", [each for each in laws if each.violated]),
+        ("violated", [each for each in laws if each.violated and each.law not in tolerable]),
+        ("with warnings or known", [each for each in laws if each.violated and each.law in tolerable]),
         ("not observable", hidden),
         ("never checked", [each for each in laws if not each.checked and each not in hidden]),
     )
@@ -98,12 +105,14 @@ def _names(laws: Sequence[LawReport]) -> str:
 
 
 # --- one violation --------------------------------------------------------------------------------
+def _brief(violation: ViolationReport, width: int) -> Iterator[str]:
+    """Yield a violation that leaves the verdict alone: one or two lines, with the id to look it up or replay it by."""
+    yield from textwrap.wrap(printable(f"{violation_line(violation)} ({violation.id})"), width, subsequent_indent="  ")
+
+
 def _violation_lines(violation: ViolationReport, folder: Path, width: int) -> Iterator[str]:
-    title = "known" if violation.known else violation.severity.value
-    where = f" on {violation.device}" if violation.device else ""
-    yield from textwrap.wrap(
-        printable(f"{title}: {violation.law.value}{where}: {violation.summary}"), width, subsequent_indent="  "
-    )
+    yield ""
+    yield from textwrap.wrap(printable(violation_line(violation)), width, subsequent_indent="  ")
     for label, text in (("model", violation.expected), ("driver", violation.actual)):
         if text:
             yield from _labelled(label, text, width, indent=2)
@@ -114,7 +123,9 @@ def _violation_lines(violation: ViolationReport, folder: Path, width: int) -> It
         )
     steps = f"{violation.operations} operation{'' if violation.operations == 1 else 's'}"
     faults = f"{violation.faults} fault{'' if violation.faults == 1 else 's'}"
-    yield from _labelled("replay", f"{_replay_words(violation, folder)}  ({steps}, {faults})", width, indent=2)
+    yield from _labelled(
+        "replay", f"{_replay_words(violation, folder)}  ({steps}, {faults})", width, indent=2, whole_words=True
+    )
 
 
 def _replay_words(violation: ViolationReport, folder: Path) -> str:

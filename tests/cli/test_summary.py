@@ -40,6 +40,16 @@ def test_errors_come_before_warnings_and_known_ones_last(failed: RunResult) -> N
     assert text.index("error: ") < text.index("warning: ") < text.index("known: ")
 
 
+def test_a_warning_takes_two_lines_at_most_and_does_not_call_its_law_violated(failed: RunResult) -> None:
+    (error,) = failed.violations
+    warned = replace(failed, verdict=Verdict.PASSED, violations=(replace(error, severity=Severity.WARNING),))
+    text = said(warned)
+    assert len(text.splitlines()) == len(said(replace(warned, violations=())).splitlines()) + 2
+    assert "(a1b2c3d4)" in text
+    assert "1 with warnings or known (right-culprit)" in " ".join(text.split())
+    assert "none violated" in text
+
+
 def test_a_flood_of_violations_is_cut_and_counted(failed: RunResult) -> None:
     text = said(replace(failed, violations=failed.violations * (VIOLATIONS_MAX + 3)))
     assert text.count("snapcheck replay") == VIOLATIONS_MAX
