@@ -131,9 +131,7 @@ def _save_on(course: _Course, owner: str, operation: SaveVm, nodes: tuple[str, .
 
 
 def _store_vmstate(course: _Course, owner: str, operation: SaveVm) -> None:
-    """Write the VM's state; a failure names no device, and what is in the VM state area then is not specified."""
-    if not operation.vm_state_size:
-        return
+    """Write the VM's state and flush it, also an empty one; a failure names no device."""
     done: list[Allowed] = []
     failed: list[Allowed] = []
     blow = course.stage.blow(owner)

@@ -283,7 +283,7 @@ def vmstate_write(device: Device, offset: int, length: int, tag: int, blow: Blow
     done = Reply(DONE, (Allowed(_with_vmstate(device, new)),))
     if blow is None or not blow.io:
         return (done,)
-    return done, Reply(Expected(blow.io), (Allowed(_with_vmstate(device, None)),))
+    return done, Reply(Expected(blow.io), (Allowed(_with_vmstate(device, None if length else old)),))
 
 
 def _vmstate_read(device: Device, operation: VmstateRead, blow: Blow | None) -> Replies:
