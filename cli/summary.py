@@ -49,10 +49,15 @@ def lines(result: RunResult, folder: Path, *, width: int, quiet: bool = False) -
         if result.coverage.cells:
             yield from _labelled("coverage", f"{result.coverage.reached:,} of {result.coverage.cells:,} cells", width)
     shown = _worst_first(result.violations)
-    for violation in shown[:VIOLATIONS_MAX]:
-        yield from _violation_lines(violation, folder, width) if _counts(violation) else _brief(violation, width)
-    if any(map(_counts, shown)):
+    told = shown[:VIOLATIONS_MAX]
+    for violation in filter(_counts, told):
         yield ""
+        yield from _violation_lines(violation, folder, width)
+    if any(map(_counts, told)):
+        yield ""
+    for violation in told:
+        if not _counts(violation):
+            yield from _brief(violation, width)
     if len(shown) > VIOLATIONS_MAX:
         yield f"and {len(shown) - VIOLATIONS_MAX} more violations in the report"
     if not quiet or shown:
@@ -111,7 +116,6 @@ def _brief(violation: ViolationReport, width: int) -> Iterator[str]:
 
 
 def _violation_lines(violation: ViolationReport, folder: Path, width: int) -> Iterator[str]:
-    yield ""
     yield from textwrap.wrap(printable(violation_line(violation)), width, subsequent_indent="  ")
     for label, text in (("model", violation.expected), ("driver", violation.actual)):
         if text:
