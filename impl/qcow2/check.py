@@ -303,15 +303,20 @@ class _Inspection:
 
         `name` gets the entry's place, behind the offset of its table where there are several `tables`.
         """
-        places = np.flatnonzero(entries & (_MASK64 | reserved))
+        places = (entries & (_MASK64 | reserved)).nonzero()[0]
         used = entries[places]
         offsets = (used & _MASK64).astype(np.int64)
         clusters = offsets >> self._bits
+        bits = int(np.bitwise_or.reduce(used)) if len(used) else 0  # that are set in any entry
+        if (
+            not bits & (int(reserved) | self._header.cluster_bytes - 1)
+            and int(clusters.max(initial=0)) < self._clusters
+        ):
+            return _Pointers(places, clusters)
         astray = ((offsets & ((1 << self._bits) - 1)) != 0) | (clusters >= self._clusters)
         odd = (used & reserved).astype(np.bool_)
-        if bool((odd | astray).any()):
-            self._add_bad(f"{name}: reserved bits in {{:#x}}", places[odd], entries, tables)
-            self._add_bad(f"{name}: {{:#x}} refers to no cluster of the file", places[astray], entries, tables)
+        self._add_bad(f"{name}: reserved bits in {{:#x}}", places[odd], entries, tables)
+        self._add_bad(f"{name}: {{:#x}} refers to no cluster of the file", places[astray], entries, tables)
         good = ~astray & (offsets != 0)
         return _Pointers(places[good], clusters[good])
 
