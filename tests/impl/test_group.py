@@ -1,4 +1,4 @@
-"""Stories of the group functions: who is visited, where they stop, whom they name, and that every lock is given back."""
+"""Stories of the group functions: who is visited, where they stop, whom they name, and when locks are held."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +29,7 @@ from snapcheck.model.setup import DeviceSpec, Kind
 MakeBench = Callable[..., Any]
 THREE = (Kind.DRIVER, Kind.RAW_OVER, Kind.FILTER_OVER)
 NAMED = [AllCreate("s"), AllGoto("s"), AllDelete("s"), AllFind("s")]
-FUNCTION = {AllCreate: "create", AllGoto: "goto", AllDelete: "delete", AllFind: "find"}
+FUNCTION: dict[type[Operation], str] = {AllCreate: "create", AllGoto: "goto", AllDelete: "delete", AllFind: "find"}
 
 
 def prepared(make: MakeBench, operation: Operation, *, semantics: str = "classic") -> Any:  # noqa: ANN401  # a Bench
