@@ -8,7 +8,7 @@ Hypothesis draws the devices, then operations with their faults, and shrinks all
 
 import unittest
 from contextlib import ExitStack
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -24,7 +24,10 @@ from snapcheck.stateful_tests.session import Care, Session
 from snapcheck.stateful_tests.strategies import Situation, drawn_setups, steps
 from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 
-STEPS_DEFAULT = 25
+STEPS_DEFAULT: Final = 25
+NO_HEALTH_CHECKS: Final[tuple[HealthCheck, ...]] = tuple(
+    HealthCheck.__members__.values()
+)  # histories are large on purpose
 
 
 class SnapshotMachine(RuleBasedStateMachine):
@@ -125,6 +128,6 @@ def snapshot_test_case(
     case: type[unittest.TestCase] = machine.TestCase
     case.settings = settings(  # type: ignore[attr-defined]  # how Hypothesis takes the settings of a state machine
         max_examples=histories, stateful_step_count=steps_each, deadline=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=NO_HEALTH_CHECKS,
     )  # fmt: skip
     return case

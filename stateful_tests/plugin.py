@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from snapcheck.stateful_tests.run import Progress
 
 _GROUP: Final = "snapcheck"
+DEVICES_MAX: Final = 8
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,15 +42,21 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     """Add one test for the driver, when there is one."""
     driver = config.getoption("--snapcheck-driver")
     if isinstance(driver, str):
-        items.append(DriverItem.from_parent(session, name=f"snapcheck[{driver}]", driver=driver))
+        items.append(DriverItem.of(session, driver))
 
 
 class DriverItem(pytest.Item):
     """The test of a driver: passes when a run of the harness does."""
 
-    def __init__(self, *, driver: str, name: str, parent: pytest.Session) -> None:
-        super().__init__(name, parent, nodeid=name)
-        self.driver = driver
+    driver: str
+
+    @classmethod
+    def of(cls, session: pytest.Session, driver: str) -> "DriverItem":
+        """Return the test of `driver`."""
+        name = f"snapcheck[{driver}]"
+        item: DriverItem = super().from_parent(session, name=name, nodeid=name)  # pyright: ignore[reportUnknownMemberType]  # pytest leaves its keywords open
+        item.driver = driver
+        return item
 
     def runtest(self) -> None:
         """Run the harness; what it found becomes the failure's text."""
@@ -57,20 +64,23 @@ class DriverItem(pytest.Item):
         from snapcheck.model.setup import Semantics  # noqa: PLC0415
         from snapcheck.stateful_tests.run import RunOptions, run_driver  # noqa: PLC0415
 
-        option = self.config.getoption
-        if option("--snapcheck-histories") < 1 or not 1 <= option("--snapcheck-devices") <= 8:
-            raise DriverFailedError("--snapcheck-histories must be at least 1, --snapcheck-devices 1 to 8")
+        histories, devices = self._number("histories"), self._number("devices")
+        if histories < 1 or not 1 <= devices <= DEVICES_MAX:
+            raise DriverFailedError(f"--snapcheck-histories must be 1 at least, --snapcheck-devices 1 to {DEVICES_MAX}")
         try:
             target = find_target(self.driver)
         except TargetError as error:
             raise DriverFailedError(f"--snapcheck-driver={self.driver}: {error}") from None
-        options = RunOptions(
-            histories=option("--snapcheck-histories"), devices=option("--snapcheck-devices"),
-            seed=option("--snapcheck-seed"), semantics=Semantics(option("--snapcheck-semantics")),
-        )  # fmt: skip
+        semantics = Semantics(self.config.getoption("--snapcheck-semantics"))
+        options = RunOptions(histories=histories, devices=devices, seed=self._number("seed"), semantics=semantics)
         result = run_driver(target, options, _Silent()).result
-        if result.verdict.value == "failed" or not result.laws or _could_not_start(result):
+        if result.verdict.value == "failed" or _could_not_start(result):
             raise DriverFailedError("\n".join(_lines(result)))
+
+    def _number(self, name: str) -> int:
+        value: object = self.config.getoption(f"--snapcheck-{name}")
+        assert isinstance(value, int), "the option's type says so"
+        return value
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:  # noqa: ARG002
         """Return what was found, without the harness's own stack."""

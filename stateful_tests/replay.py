@@ -1,4 +1,4 @@
-"""Running a recorded history again: is the law that it broke still broken?
+"""Running a recorded history again, to see whether the law that it broke is still broken.
 
 A history is replayed as it was recorded, with the faults of each step, and looked at as a run does. When that shows
 nothing it is replayed once more with a close look after every step, which also finds what was only seen at the end.

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, Protocol
 from snapcheck.impl.targets import Target, TargetError
 from snapcheck.model.history import Abilities, History
 from snapcheck.model.law_names import Law, Severity
-from snapcheck.model.laws import is_observable
+from snapcheck.model.laws import RULES, is_observable
 from snapcheck.model.operations import kind_of
 from snapcheck.model.setup import Semantics
 from snapcheck.reports.known import Accepted, mark
@@ -219,34 +219,57 @@ def _shrink_all(run: _Run) -> None:
         best = shortest.get(failure.kind)
         if best is None or len(failure.history.steps) < len(best.history.steps):
             shortest[failure.kind] = failure
-    ordered = sorted(shortest.values(), key=lambda failure: failure.evidence[0].severity is not Severity.ERROR)
-    if len(ordered) > VIOLATIONS_MAX:
-        run.notes.append(f"{len(ordered) - VIOLATIONS_MAX} more kinds of violations are counted and not shown")
+    ordered = sorted(shortest.values(), key=_errors_of_telling_laws_first)
     deadline = time.monotonic() + SHRINK_SECONDS_IN_ALL
-    for left, failure in zip(range(min(len(ordered), VIOLATIONS_MAX), 0, -1), ordered, strict=False):
-        seconds = min(SHRINK_SECONDS, (deadline - time.monotonic()) / left)
-        first_found = min(each.found_after_s for each in run.failures if each.kind == failure.kind)
-        shrunk = shrink(run.target, failure.history, failure.evidence, seconds=seconds)
-        _report(run, failure, shrunk, first_found)
+    for done, failure in enumerate(ordered):
+        if len(run.violations) == VIOLATIONS_MAX:
+            run.notes.append(f"{len(ordered) - done} more kinds of violations are counted and not shown")
+            return
+        if not _is_told(run, *failure.kind):
+            seconds = min(SHRINK_SECONDS, (deadline - time.monotonic()) / (len(ordered) - done))
+            _report(run, failure, shrink(run.target, failure.history, failure.evidence, seconds=seconds))
 
 
-def _report(run: _Run, failure: Failure, shrunk: Shrunk, found_after_s: float) -> None:
-    """Add a violation, unless one of the same law and operation was shown that is no longer."""
+def _errors_of_telling_laws_first(failure: Failure) -> tuple[bool, int]:
+    first = failure.evidence[0]
+    return first.severity is not Severity.ERROR, _TELLING[first.law]
+
+
+_TELLING: Final = {law: place for place, law in enumerate(RULES)}
+
+
+def _is_told(run: _Run, law: str, operation: str, severity: str) -> bool:
+    """Tell whether a violation like that is shown already: by itself, or beside another law that one step broke too.
+
+    What stands beside a known divergence is told by itself: it need not be known.
+    """
+    for shown in run.violations:
+        if shown.operation == operation and shown.severity.value == severity:
+            beside = any(line.startswith(f"{law}: ") for line in shown.evidence)
+            if shown.law.value == law or (beside and not shown.known):
+                return True
+    return False
+
+
+def _report(run: _Run, failure: Failure, shrunk: Shrunk) -> None:
+    """Add a violation, unless shrinking has shown that it is like another one."""
     first, others = shrunk.evidence[0], shrunk.evidence[1:]
     history = shrunk.history
-    last = history.steps[-1]
+    operation = kind_of(history.steps[-1].operation)
+    if _is_told(run, first.law.value, operation, first.severity.value):
+        return
     identity = _identity(run.target.name, first.law, history)
     violation = ViolationReport(
-        id=identity, law=first.law, severity=first.severity, device=first.device, operation=kind_of(last.operation),
+        id=identity, law=first.law, severity=first.severity, device=first.device, operation=operation,
         summary=first.summary, operations=len(history.steps), faults=sum(len(step.faults) for step in history.steps),
-        phase=failure.phase, found_after_s=round(found_after_s, 3), known=False, replay=f"snapcheck replay {identity}",
+        phase=failure.phase, known=False, replay=f"snapcheck replay {identity}",
+        found_after_s=round(min(each.found_after_s for each in run.failures if each.kind == failure.kind), 3),
         evidence=tuple(f"{each.law.value}: {each.summary}" for each in others), expected=first.expected,
         actual=first.actual, step=len(history.steps) - 1, history=history,
     )  # fmt: skip
     violation = mark((violation,), run.options.known)[0]
-    if identity not in {each.id for each in run.violations}:
-        run.violations.append(violation)
-        run.listener.on_violation(violation)
+    run.violations.append(violation)
+    run.listener.on_violation(violation)
 
 
 def _identity(driver: str, law: Law, history: History) -> str:
@@ -258,7 +281,7 @@ def _identity(driver: str, law: Law, history: History) -> str:
 def _result(run: _Run) -> RunResult:
     options, abilities = run.options, run.abilities or Abilities()
     hidden = {law for law in Law if not is_observable(law, abilities)}
-    laws = tuple(LawReport(law, *run.laws[law], not_observable=law in hidden) for law in Law)
+    laws = tuple(LawReport(law, run.laws[law][0], run.laws[law][1], not_observable=law in hidden) for law in Law)
     unchecked = [each.law.value for each in laws if not (each.checked or each.not_observable)]
     if unchecked and run.phases and not run.notes:
         run.notes.append(

@@ -62,7 +62,7 @@ _PROBE_SECTORS: Final = 8
 class Care(StrEnum):
     """How closely a session looks after each step."""
 
-    LIGHT = "light"  # never more than a light look: what the state machine costs at least
+    LIGHT = "light"  # never more than a light look, and nothing is done after a failure: what a step costs at least
     USUAL = "usual"  # closely after a failure and at the end, lightly otherwise
     CLOSE = "close"  # closely after every step: says which step did it, and closes devices all the time
 
@@ -115,9 +115,13 @@ class Session:
 
     # --- steps ------------------------------------------------------------------------------------
     def step(
-        self, operation: Operation, faults: tuple[Fault, ...] = (), *, purpose: Purpose = Purpose.EXPLORE,
+        self,
+        operation: Operation,
+        faults: tuple[Fault, ...] = (),
+        *,
+        purpose: Purpose = Purpose.EXPLORE,
         everywhere: bool = False,
-    ) -> list[Evidence]:  # fmt: skip
+    ) -> list[Evidence]:
         """Perform one operation under `faults` and return the evidence against the driver.
 
         `everywhere` looks closely at all devices, whatever happened.
@@ -131,7 +135,7 @@ class Session:
         events = self._events.take()
         observations: tuple[Observation, ...] = ()
         if result.crash is None:
-            observations = self._look(operation, result, events, everywhere=everywhere)
+            observations = self._look(operation, result, events, purpose, everywhere=everywhere)
         step = Step(operation, faults, purpose, skipped, tuple(events), result, observations)
         self.history.steps.append(step)
         self._count(step)
@@ -163,9 +167,15 @@ class Session:
     def follow_up(self) -> list[Evidence]:
         """After a step that failed under a fault: repeat it without, and go on, to see whether all is well again."""
         last = self.history.steps[-1]
-        if self.over or last.purpose is not Purpose.EXPLORE or last.result.errno is Errno.OK or not last.met:
+        if (
+            self.over
+            or self._care is Care.LIGHT
+            or last.purpose is not Purpose.EXPLORE
+            or last.result.errno is Errno.OK
+            or not last.met
+        ):
             return []
-        found = self.step(last.operation, purpose=Purpose.RETRY, everywhere=self._care is not Care.LIGHT)
+        found = self.step(last.operation, purpose=Purpose.RETRY)
         for operation in self._probes(last):
             if self.over or found:
                 break
@@ -195,15 +205,15 @@ class Session:
 
     # --- looking ----------------------------------------------------------------------------------
     def _look(
-        self, operation: Operation, result: Result, events: Sequence[Event], *, everywhere: bool
+        self, operation: Operation, result: Result, events: Sequence[Event], purpose: Purpose, *, everywhere: bool
     ) -> tuple[Observation, ...]:
         world = self.judge.world
         if everywhere:
-            return self._observe(world.devices, self._closest())
-        level = self._level(operation, result, events)
+            return self._observe(world.devices, self._closest)
         touched = {event.device for event in events if type(event) is not FaultMet}
         if not self.abilities.io or not isinstance(operation, _LOOKS_ONLY):
             touched.update(members(operation, world))
+        level = self._closest if self._closely(operation, result, events, purpose) else Level.LIGHT
         return self._observe([name for name in world.devices if name in touched], level)
 
     def _observe(self, devices: Iterable[str], level: Level) -> tuple[Observation, ...]:
@@ -211,16 +221,18 @@ class Session:
         self._events.take()  # looking is no part of the operation
         return seen
 
+    @property
     def _closest(self) -> Level:
         return Level.FULL if self._care is not Care.LIGHT and self.abilities.reopen else Level.LIGHT
 
-    def _level(self, operation: Operation, result: Result, events: Sequence[Event]) -> Level:
-        if self._care is Care.CLOSE:
-            return self._closest()
+    def _closely(self, operation: Operation, result: Result, events: Sequence[Event], purpose: Purpose) -> bool:
+        """Tell whether what was touched deserves a close look: a failure, a fault, the end of going on after one."""
+        if purpose is Purpose.PROBE and self._care is not Care.CLOSE:
+            return isinstance(operation, Delete)  # the last of them
+        if self._care is Care.CLOSE or purpose is Purpose.RETRY:
+            return True
         failed = result.errno is not Errno.OK and not isinstance(operation, _LOOKS_ONLY)
-        if failed or any(type(event) is FaultMet for event in events):
-            return self._closest()
-        return Level.LIGHT
+        return failed or any(type(event) is FaultMet for event in events)
 
     # --- going on after a failure -----------------------------------------------------------------
     def _probes(self, failed: Step) -> Iterator[Operation]:

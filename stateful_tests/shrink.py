@@ -12,12 +12,14 @@ from typing import Final, NamedTuple
 
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import Target
+from snapcheck.model.errno import Errno
 from snapcheck.model.facts import Evidence, root_of
-from snapcheck.model.faults import CallFault, Fails, Fault, IoFault
+from snapcheck.model.faults import CallFault, Fails, Fault
 from snapcheck.model.history import History, Purpose, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import Operation, SaveVm, Transaction, kind_of
 from snapcheck.model.setup import DeviceSpec, Kind, Setup
+from snapcheck.model.snapshot import NAME_BYTES_MAX, cut_text
 from snapcheck.stateful_tests.replay import CARES, run_again
 from snapcheck.stateful_tests.session import Care
 
@@ -170,9 +172,9 @@ def _simpler_fault(fault: Fault) -> Iterator[Fault]:
         if 1 <= at < fault.at:
             yield replace(fault, at=at)
     if isinstance(fault, CallFault):
-        if fault.errno.name != "EIO":
+        if fault.errno is not Errno.EIO:
             yield CallFault(fault.device, fault.function, fault.at, fault.times)
-    elif isinstance(fault, IoFault):
+    else:
         if fault.region:
             yield replace(fault, region="")
         if isinstance(fault.effect, Fails) and fault.effect != Fails():
@@ -206,7 +208,7 @@ def _without_device(step: Step, name: str) -> Step | None:
     listed: tuple[str, ...] | None = getattr(operation, "devices", None)
     if listed is not None:
         changes["devices"] = tuple(each for each in listed if root_of(each) != name)
-    smaller = replace(operation, **changes) if changes else operation  # type: ignore[arg-type]  # fields of operations
+    smaller = _changed(operation, **changes)
     return replace(step, operation=smaller, faults=faults)
 
 
@@ -245,13 +247,13 @@ def _simpler_operation(operation: Operation) -> Iterator[Operation]:
     for spec in fields(operation):
         plain, now = _PLAIN.get(spec.name), getattr(operation, spec.name)
         if spec.name == "devices" and now is not None:
-            yield replace(operation, devices=None)  # type: ignore[call-arg]  # it has the field
+            yield _changed(operation, devices=None)
         elif (
             spec.name in _PLAIN
             and now != plain
             and not (spec.name == "vm_state_size" and isinstance(operation, SaveVm))
         ):
-            yield replace(operation, **{spec.name: plain})  # type: ignore[arg-type]  # it has the field
+            yield _changed(operation, **{spec.name: plain})
 
 
 _PLAIN: Final = {
@@ -288,10 +290,16 @@ def _names(history: History) -> Iterator[str]:
 def _renamed(history: History, old: str, new: str) -> History:
     steps = [replace(step, operation=_with_name(step.operation, old, new)) for step in history.steps]
     devices = tuple(
-        replace(spec, snapshots=tuple(replace(sn, name=new) if sn.name == old else sn for sn in spec.snapshots))
+        replace(
+            spec, snapshots=tuple(replace(sn, name=new) if _listed(sn.name) == old else sn for sn in spec.snapshots)
+        )
         for spec in history.setup.devices
     )
     return History(Setup(devices, history.setup.semantics), steps)
+
+
+def _listed(name: str) -> str:
+    return cut_text(name, bytes_max=NAME_BYTES_MAX)
 
 
 def _with_name(operation: Operation, old: str, new: str) -> Operation:
@@ -299,7 +307,12 @@ def _with_name(operation: Operation, old: str, new: str) -> Operation:
         actions = tuple(replace(each, name=new) if each.name == old else each for each in operation.actions)
         return replace(operation, actions=actions)
     changes = {name: new for name in _NAME_FIELDS if getattr(operation, name, None) == old}
-    return replace(operation, **changes) if changes else operation  # type: ignore[arg-type]  # fields of operations
+    return _changed(operation, **changes)
+
+
+def _changed(operation: Operation, **changes: object) -> Operation:
+    """Return the operation with these of its fields changed."""
+    return replace(operation, **changes) if changes else operation  # type: ignore[arg-type]  # fields that it has
 
 
 def _with_steps(history: History, steps: list[Step]) -> History:

@@ -33,7 +33,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A violation as it was found: the evidence of one step, that of the law at hand first, and its history to there."""
+    """A violation as it was found: the evidence of one step, the law at hand first, and its history to there."""
 
     phase: str
     evidence: tuple[Evidence, ...]

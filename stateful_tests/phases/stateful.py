@@ -7,12 +7,12 @@ seed gives the same histories however many there are. A broken law does not end 
 import time
 from typing import ClassVar, Final
 
-from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from snapcheck.impl.targets import find_target
 from snapcheck.model.facts import Evidence
 from snapcheck.stateful_tests.gather import Gatherer
-from snapcheck.stateful_tests.machine import SnapshotMachine
+from snapcheck.stateful_tests.machine import NO_HEALTH_CHECKS, SnapshotMachine
 from snapcheck.stateful_tests.session import Care, Session
 from snapcheck.stateful_tests.units import Answer, Unit
 from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
@@ -40,13 +40,6 @@ class _Recording(SnapshotMachine):
     enough: ClassVar[int]
     control: ClassVar[Control]
 
-    def __init__(self) -> None:
-        if self.gatherer.answer.histories >= self.enough:
-            raise _Enough
-        if self.control.stop_asked() or (self.deadline is not None and time.monotonic() > self.deadline):
-            raise _OutOfTime
-        super().__init__()
-
     def watch(self) -> Watchdog | None:
         return self.dog
 
@@ -58,6 +51,14 @@ class _Recording(SnapshotMachine):
 
     def skipped(self) -> None:
         self.gatherer.skipped()
+
+    def teardown(self) -> None:
+        """End the history, and perhaps the batch: only here, as Hypothesis takes note of what was drawn until then."""
+        super().teardown()
+        if self.control.stop_asked() or (self.deadline is not None and time.monotonic() > self.deadline):
+            raise _OutOfTime
+        if self.gatherer.answer.histories >= self.enough:
+            raise _Enough
 
 
 def run(unit: Unit, control: Control, *, care: Care = Care.USUAL) -> Answer:
@@ -99,10 +100,10 @@ def _machine(unit: Unit, gatherer: Gatherer, dog: Watchdog, care: Care) -> type[
 
 def _run_batch(machine: type[_Recording], seed_text: str) -> None:
     seed(seed_text)(machine)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # Hypothesis leaves this one untyped
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=2 * BATCH, stateful_step_count=STEPS_MAX, phases=(Phase.generate,), database=None,
-            deadline=None, suppress_health_check=list(HealthCheck),
+            deadline=None, suppress_health_check=NO_HEALTH_CHECKS,
         ),
     )  # fmt: skip
