@@ -152,6 +152,12 @@ def test_a_savevm_whose_vm_state_can_not_be_written_names_nobody_and_creates_not
     assert infos(world, unnamed) == {"d0": [[("1", "a", 0)]], "d1": [[]]}
 
 
+def test_an_empty_vm_state_is_flushed_too() -> None:
+    world = given(spec(A))
+    outcomes = step(world, SaveVm("x", vm_state_size=0), (IoFault("d0", "flush", Fails(Errno.EIO)),))
+    assert failed(None) in [each.expected for each in outcomes]
+
+
 def test_savevm_lets_requests_land_before_the_snapshot_and_a_refused_one_at_the_end() -> None:
     world = after(given(spec(), spec()), SubmitWrite("d0", 0, 8, 5), SubmitWrite("d1", 0, 8, 6))
     saved = after(world, SaveVm("x"))

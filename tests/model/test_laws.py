@@ -738,6 +738,16 @@ def test_nobody_skipped_warns_of_a_delete_that_skipped_an_unreadable_list() -> N
     assert "(W-08)" in evidence.summary
 
 
+def test_nobody_skipped_knows_that_a_device_named_twice_has_nothing_left_to_delete() -> None:
+    modern = world(*ALL_HAVE_S, semantics=Semantics.MODERN)
+    events = (*called("d0", "find"), *called("d0", "delete"), *called("d0", "find", Errno.ENOENT))
+    done = (outcome(None, THREE[0]),)
+    answers = judged(
+        Law.NOBODY_SKIPPED, modern, AllDelete("s", ("d0", "d0")), done, seen=[look(THREE[0])], events=events
+    )
+    assert held(answers)
+
+
 def test_excluded_untouched_holds_when_a_read_only_device_is_left_out() -> None:
     before = world(device("d0"), device("d1", read_only=True))
     assert held(judged(Law.EXCLUDED_UNTOUCHED, before, AllCreate("s"), events=called("d0", "create")))
@@ -791,6 +801,12 @@ def test_vmstate_on_one_expects_no_size_anywhere_when_the_walk_does_not_reach_vm
     assert evidence.expected == "0 bytes on d0; vm_state_bs is not in the walk"
 
 
+def test_vmstate_on_one_does_not_know_the_vm_state_bs_of_savevm_when_a_device_is_damaged() -> None:
+    seen, events = savevm_seen(0, 765)
+    damaged = {"d0": BINDING[Family.DAMAGE]}
+    assert judged(Law.VMSTATE_ON_ONE, world(*THREE[:2]), SaveVm("s"), seen=seen, events=events, binding=damaged) == []
+
+
 def test_all_or_nothing_holds_when_a_failed_transaction_left_the_old_lists() -> None:
     actions = Transaction((SnapshotAction("d0", "s"), SnapshotAction("d1", "s")))
     seen = [look(THREE[0]), look(THREE[1])]
@@ -827,6 +843,19 @@ def test_all_or_nothing_does_not_bind_when_a_second_fault_struck_the_rollback() 
         faults=faults,
     )
     assert answers == []
+
+
+def test_all_or_nothing_only_warns_where_the_model_knows_that_a_create_could_not_be_taken_back() -> None:
+    actions = Transaction((SnapshotAction("d0", "s"), SnapshotAction("d1", "s")))
+    before, new = THREE[1], ALL_HAVE_S[1]
+    named = Expected(errnos=frozenset({EIO}), first_bad="d1")
+    allowed = Outcome(named, {"d1": (Allowed(before), Allowed(new, "nothing could be undone"))})
+    failed = Result(EIO, first_bad="d1")
+    answers = judged(Law.ALL_OR_NOTHING, world(*THREE), actions, (allowed,), failed, seen=[look(new)],
+                     events=CREATE_FAILS_AT_D1)  # fmt: skip
+    evidence = the_evidence(answers)
+    assert evidence.severity is Severity.WARNING
+    assert evidence.summary == "transaction failed and changed the list of d1 (nothing could be undone)"
 
 
 def test_locks_balanced_holds_when_locks_are_held_around_each_call_also_recursively() -> None:
