@@ -45,7 +45,8 @@ def delete_by_name(node: Node, name: str) -> Failure | None:
 
 def create_from(sn: Out[SnapshotInfo], node: Node, vm_state_size: int) -> Failure | None:
     """Take a snapshot with the shared `sn`, which every device of the walk changes (A.10.5)."""
-    sn.value = replace(sn.value, vm_state_size=vm_state_size)
+    if sn.value.vm_state_size != vm_state_size:
+        sn.value = replace(sn.value, vm_state_size=vm_state_size)
     return node.snapshot_create(sn)
 
 
