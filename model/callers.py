@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from snapcheck.model.device import ANY_ERROR, Allowed, Device, Expected, Outcome
+from snapcheck.model.device import ANY_ERROR, Allowed, Device, Expected, Outcome, Snapshot
 from snapcheck.model.facts import included
 from snapcheck.model.group import (
     ALL_CAN,
@@ -32,6 +32,8 @@ from snapcheck.model.semantics import (
     Blow,
     Replies,
     Reply,
+    by_id_or_name,
+    by_listed_name,
     can_snapshot,
     create,
     delete,
@@ -39,7 +41,6 @@ from snapcheck.model.semantics import (
     find,
     find_by_id_and_name,
     landed,
-    listed_name,
     vmstate_data,
     vmstate_write,
 )
@@ -174,33 +175,31 @@ def load_vm(stage: Stage, operation: LoadVm) -> Outcomes:
 
 
 def _load_from(course: _Course, owner: str, operation: LoadVm, nodes: tuple[str, ...]) -> None:
-    size = _size_to_load(course, owner, operation.name)
-    if size is None:
+    found = _found_on(course, owner, operation.name)
+    if found is None:
         return
     course.drain(*course.stage.world.devices)
     course.walk(ALL_GOTO, nodes, Ask(operation.name))
     if not course.going:
         return
-    blow = course.stage.blow(owner)
-    if blow is not None and blow.io:
-        course.fail(None, course.states)  # "Error %d while loading VM state": the disks are reverted already
-    read = {vmstate_data(allowed.state, 0, size) for allowed in course.states_of(owner)}
+    blow, states = course.stage.blow(owner), course.states_of(owner)
+    if (blow is not None and blow.io) or by_id_or_name(states[0].state, operation.name) is not found:
+        course.fail(None, course.states)  # it can not be read, or it is another one's: the disks are reverted already
+    read = {vmstate_data(allowed.state, 0, found.info.vm_state_size) for allowed in states}
     course.succeed(Expected(data=read.pop() if len(read) == 1 else None, message=False))
 
 
-def _size_to_load(course: _Course, owner: str, name: str) -> int | None:
-    """Return the VM state size of the snapshot found by name on `owner`; None when the caller ends there (step 4)."""
+def _found_on(course: _Course, owner: str, name: str) -> Snapshot | None:
+    """Return the snapshot found by name on `owner`; None when the caller ends there (step 4)."""
     device = course.stage.world.devices[owner]
     for reply in find(device, name, course.stage.blow(owner)):
         if reply.failed:
             course.fail(None, course.states, message=None)  # errp is left unset
-    image = device.image
-    assert image is not None, "it can snapshot"
-    size = next((sn.info.vm_state_size for sn in image.snapshots if listed_name(sn.info) == name), 0)
-    if size == 0 and not device.damaged:
+    found = by_listed_name(device, name)
+    if found is not None and found.info.vm_state_size == 0:
         course.fail(None, course.states)
         return None
-    return size
+    return found
 
 
 # --- delvm (SPEC C.3) -----------------------------------------------------------------------------

@@ -343,7 +343,7 @@ def _falls_back(device: Device, node: str) -> bool:
     return device.spec.kind in FALLS_BACK and node == device.spec.name
 
 
-def listed_name(info: SnapshotInfo) -> str:
+def _listed_name(info: SnapshotInfo) -> str:
     """Return the name as the API lists it: what is longer than its field can never be found in full (SPEC A.1)."""
     name = info.name
     return name if len(name) * 4 <= NAME_BYTES_MAX else cut_text(name, bytes_max=NAME_BYTES_MAX)
@@ -383,13 +383,19 @@ _MISS: Final = Reply(Expected(frozenset({Errno.ENOENT}), sn=(UNWRITTEN_INFO,)))
 
 def find(device: Device, name: str, blow: Blow | None) -> Replies:
     """bdrv_snapshot_find: the first entry of that name, and `sn` filled; every error is a miss (SPEC A.1, W-09)."""
-    if _list_refused(device) is not None:
+    snapshot = None if _list_refused(device) is not None else by_listed_name(device, name)
+    if snapshot is None:
         return (_MISS,)
+    hit = Reply(Expected(sn=(as_listed(snapshot.info),)))
+    return (hit, _MISS) if blow is not None and blow.errors("find") else (hit,)
+
+
+def by_listed_name(device: Device, name: str) -> Snapshot | None:
+    """Return the first snapshot that is listed under that name."""
     for snapshot in _image(device).snapshots:
-        if listed_name(snapshot.info) == name:
-            hit = Reply(Expected(sn=(as_listed(snapshot.info),)))
-            return (hit, _MISS) if blow is not None and blow.errors("find") else (hit,)
-    return (_MISS,)
+        if _listed_name(snapshot.info) == name:
+            return snapshot
+    return None
 
 
 def _find(device: Device, operation: Find, blow: Blow | None) -> Replies:
@@ -408,7 +414,7 @@ def find_by_id_and_name(device: Device, snapshot_id: str | None, name: str | Non
     reply = _ABSENT
     for snapshot in _image(device).snapshots:
         info = snapshot.info
-        if (snapshot_id is None or _listed_id(info) == snapshot_id) and (name is None or listed_name(info) == name):
+        if (snapshot_id is None or _listed_id(info) == snapshot_id) and (name is None or _listed_name(info) == name):
             reply = Reply(Expected(answer=True, sn=(as_listed(info),), message=False))
             break
     return (reply, _NO_LIST) if blow is not None and blow.errors("list") else (reply,)
@@ -530,7 +536,7 @@ def _driver_goto(device: Device, text: str, blow: Blow | None, *, busy: bool) ->
     if busy:
         return _refused(Errno.EBUSY, message=True)
     errors = blow.errors("goto") if blow is not None else _NONE
-    snapshot = _by_id_or_name(_image(device).snapshots, text)
+    snapshot = by_id_or_name(device, text)
     if device.read_only or snapshot is None:
         return (failure(_lookup_errors(device, snapshot) | errors, message=True),)
     new = Allowed(_reverted(device, snapshot))
@@ -541,8 +547,9 @@ def _driver_goto(device: Device, text: str, blow: Blow | None, *, busy: bool) ->
     return done, Reply(Expected(errors, message=True), states)
 
 
-def _by_id_or_name(snapshots: Sequence[Snapshot], text: str) -> Snapshot | None:
+def by_id_or_name(device: Device, text: str) -> Snapshot | None:
     """Return the first snapshot with that id, else the first with that name; by the texts as stored (B.3 step 2)."""
+    snapshots = _image(device).snapshots
     for snapshot in snapshots:
         if snapshot.info.id_str == text:
             return snapshot

@@ -205,9 +205,9 @@ def test_a_loadvm_that_fails_half_way_leaves_the_first_devices_reverted(semantic
 
 def test_loadvm_finds_by_name_but_the_driver_takes_the_id() -> None:
     world = given(spec(PreparedSnapshot("1", "2", 8, 11), PreparedSnapshot("2", "1", 8, 12, vm_state_size=20)))
-    outcome = only(world, LoadVm("1"))
-    assert outcome.expected.data == bytes(20)
-    assert tags(world, outcome, "d0") == [b"\x0b" * 8]
+    unread, loaded = step(world, LoadVm("1"), ())  # 7.2 says "Not a migration stream": it may look at what it reads
+    assert (unread.expected, loaded.expected) == (failed(None), Expected(data=bytes(20), message=False))
+    assert tags(world, unread, "d0") == tags(world, loaded, "d0") == [b"\x0b" * 8]
 
 
 def test_requests_in_flight_land_before_loadvm_reverts() -> None:
