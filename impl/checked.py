@@ -14,7 +14,6 @@ from typing import Final, NamedTuple, TypeVar, TypeVarTuple, final
 
 from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.impl.driver import Capabilities, CreateOptions, Driver, OpenDriver, Out
-from snapcheck.model.content import SECTOR
 from snapcheck.model.errno import Errno
 from snapcheck.model.history import Check
 from snapcheck.model.snapshot import ID_BYTES_MAX, NAME_BYTES_MAX, SnapshotInfo
@@ -76,9 +75,9 @@ class CheckedDriver:
 
     def size(self) -> int | Failure:
         size = _asked(self.driver.size)
-        if type(size) is Failure or (type(size) is int and size >= 0 and not size % SECTOR):
+        if type(size) is Failure or (type(size) is int and size >= 0):
             return size
-        raise CrashError(f"size returned {_short(size)}; it is the virtual size in bytes, a multiple of {SECTOR}")
+        raise CrashError(f"size returned {_short(size)}, which is no size in bytes")
 
     def read(self, offset: int, length: int) -> bytes | Failure:
         return _bytes(self.driver.read, offset, length)

@@ -58,7 +58,7 @@ class Looker:
         content = None if size is None else self._content(device, size, errors)
         if size is None:
             errors.append(f"content: {errors[-1].partition(': ')[2]}")
-        return View(snapshots, None if size is None else size // SECTOR, content, tuple(errors))
+        return View(snapshots, None if size is None else sectors_of(size), content, tuple(errors))
 
     def _content(self, device: Device, size: int, errors: list[str]) -> bytes | None:
         driver = device.root.driver
@@ -77,7 +77,7 @@ class Looker:
         known = self._tags.get(device.name)
         if known is not None and known[0] == raw:
             return known[1]
-        tags = tags_of(raw)
+        tags = tags_of(whole_sectors(raw))
         self._tags[device.name] = raw, tags
         return tags
 
@@ -105,6 +105,16 @@ def _size(device: Device, errors: list[str]) -> int | None:
         errors.append(f"size: {size.errno.name}")
         return None
     return size
+
+
+def sectors_of(size: int) -> int:
+    """Return how many sectors `size` bytes touch: a damaged image may end inside one."""
+    return -(-size // SECTOR)
+
+
+def whole_sectors(raw: bytes) -> bytes:
+    """Return `raw` with zeroes up to the end of its last sector."""
+    return raw if not len(raw) % SECTOR else raw.ljust(sectors_of(len(raw)) * SECTOR, b"\0")
 
 
 def nothing_seen(why: str) -> View:
@@ -234,4 +244,6 @@ def _content_now(driver: CheckedDriver, vm_state_size: int) -> SnapshotContent |
     state = driver.vmstate_read(0, vm_state_size) if 0 < vm_state_size <= VM_STATE_BYTES_MAX else None
     if isinstance(raw, Failure):
         return raw
-    return state if isinstance(state, Failure) else SnapshotContent(tags_of(raw), size // SECTOR, state)
+    return (
+        state if isinstance(state, Failure) else SnapshotContent(tags_of(whole_sectors(raw)), sectors_of(size), state)
+    )

@@ -284,6 +284,14 @@ def test_a_missing_medium_is_looked_at_without_opening_anything(bench: MakeBench
     assert seen.disk is None
 
 
+def test_a_disk_that_ends_inside_a_sector_is_seen_with_all_of_it(bench: MakeBench) -> None:
+    one = bench(Kind.PLAIN)
+    one.system._devices["d0"].disk.truncate(15 * 512 + 100)
+    memory = one.look().memory
+    assert (memory.sectors, memory.content) == (16, b"\x09" * 15 + b"\xff")
+    assert one.do(Write("d0", 15, 1, 5)).errno is Errno.EIO
+
+
 def test_a_plain_disk_has_no_list_to_show(bench: MakeBench) -> None:
     seen = bench(Kind.PLAIN).look("d0", Level.FULL)
     assert seen.memory == seen.disk == View(None, 16, b"\x09" * 16, ("list: ENOTSUP",))
