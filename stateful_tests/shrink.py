@@ -157,6 +157,13 @@ def _without_faults(history: History) -> Iterator[History]:
             yield _with_step(history, at, replace(step, faults=left))
 
 
+def _with_plain_purposes(history: History) -> Iterator[History]:
+    """Take a step that was a retry or a probe for one of its own; the last one may need to be what it is."""
+    for at, step in enumerate(history.steps):
+        if step.purpose is not Purpose.EXPLORE:
+            yield _with_step(history, at, replace(step, purpose=Purpose.EXPLORE))
+
+
 def _with_simpler_faults(history: History) -> Iterator[History]:
     for at, step in enumerate(history.steps):
         for index, fault in enumerate(step.faults):
@@ -284,7 +291,7 @@ def _names(history: History) -> Iterator[str]:
         for part in parts:
             name = getattr(part, "name", None)
             if isinstance(name, str):
-                yield name
+                yield _listed(name)
 
 
 def _renamed(history: History, old: str, new: str) -> History:
@@ -304,9 +311,10 @@ def _listed(name: str) -> str:
 
 def _with_name(operation: Operation, old: str, new: str) -> Operation:
     if isinstance(operation, Transaction):
-        actions = tuple(replace(each, name=new) if each.name == old else each for each in operation.actions)
+        actions = tuple(replace(each, name=new) if _listed(each.name) == old else each for each in operation.actions)
         return replace(operation, actions=actions)
-    changes = {name: new for name in _NAME_FIELDS if getattr(operation, name, None) == old}
+    texts = {name: getattr(operation, name, None) for name in _NAME_FIELDS}
+    changes = {name: new for name, text in texts.items() if text is not None and _listed(text) == old}
     return _changed(operation, **changes)
 
 
@@ -325,5 +333,5 @@ def _with_step(history: History, at: int, step: Step) -> History:
 
 _PASSES: Final = (
     _without_steps, _without_devices, _without_faults, _with_simpler_devices, _with_simpler_operations,
-    _with_simpler_faults, _with_plain_names,
+    _with_simpler_faults, _with_plain_purposes, _with_plain_names,
 )  # fmt: skip
