@@ -240,10 +240,12 @@ def _content_now(driver: CheckedDriver, vm_state_size: int) -> SnapshotContent |
     size = driver.size()
     if isinstance(size, Failure):
         return size
+    if size > CONTENT_BYTES_MAX:
+        return Failure(Errno.EFBIG, "too many bytes to read")
     raw = driver.read(0, size) if size else b""
     state = driver.vmstate_read(0, vm_state_size) if 0 < vm_state_size <= VM_STATE_BYTES_MAX else None
     if isinstance(raw, Failure):
         return raw
-    return (
-        state if isinstance(state, Failure) else SnapshotContent(tags_of(whole_sectors(raw)), sectors_of(size), state)
-    )
+    if isinstance(state, Failure):
+        return state
+    return SnapshotContent(tags_of(whole_sectors(raw)), sectors_of(size), state)
