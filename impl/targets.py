@@ -94,8 +94,8 @@ def find_target(spec: str) -> Target:
 
 def _unknown(spec: str) -> str:
     near = difflib.get_close_matches(spec, _BUILT_IN, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"there is no driver {spec!r}{hint} Known are: {', '.join(_BUILT_IN)}; a driver of your own is {FORM}"
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"there is no driver {spec!r}{hint}: known are {', '.join(_BUILT_IN)}, and one of your own is {FORM}"
 
 
 # --- looking into a module ------------------------------------------------------------------------
