@@ -1,7 +1,8 @@
-"""Every operation under every single I/O that fails: nothing is lost, memory is disk, and trying again heals."""
+"""Every operation under every single I/O that fails, and every power cut: nothing is lost, and going on is safe."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from random import Random
 
 import pytest
 from snapcheck.fault_injection.plan import FaultPlan
@@ -199,3 +200,67 @@ def _again(act: Callable[[Image], object], image: Image, case: Case, error: Bloc
         assert again.value.errno is Errno.ENOENT
     else:
         act(image)
+
+
+# --- power cuts -----------------------------------------------------------------------------------
+class Logged(MemoryFile):
+    """A file that keeps what changes it, in epochs: lists of changes between two flushes."""
+
+    __slots__ = ("epochs",)
+
+    def __init__(self, base: MemoryFile) -> None:
+        super().__init__("logged", base.pread(0, base.size()))
+        self.epochs: list[list[tuple[int, bytes]]] = [[]]
+
+    def pwrite(self, offset: int, data: bytes, *, region: str = "") -> None:
+        super().pwrite(offset, data, region=region)
+        if hasattr(self, "epochs"):
+            self.epochs[-1].append((offset, bytes(data)))
+
+    def discard(self, offset: int, length: int, *, region: str = "") -> None:
+        super().discard(offset, length, region=region)
+        if hasattr(self, "epochs"):
+            self.epochs[-1].append((offset, bytes(length)))
+
+    def flush(self) -> None:
+        self.epochs.append([])
+
+
+def cuts(base: MemoryFile, epochs: list[list[tuple[int, bytes]]], rng: Random) -> Iterator[MemoryFile]:
+    """Give what a power cut may leave: all epochs before one, and of that one any subset (all but one, one, some)."""
+    done = base.clone()
+    for epoch in epochs:
+        everything = range(len(epoch))
+        subsets = [set[int](), *({n} for n in everything), *(set(everything) - {n} for n in everything)]
+        subsets += [{n for n in everything if rng.random() < 0.5} for _ in range(10)]
+        for subset in subsets:
+            state = done.clone()
+            for number in sorted(subset):
+                state.pwrite(*epoch[number])
+            yield state
+        for offset, data in epoch:
+            done.pwrite(offset, data)
+    yield done
+
+
+@pytest.mark.parametrize("cluster_bytes", [512, 4096])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_power_cut_leaves_old_or_new_and_nothing_that_harms(
+    case: Case, cluster_bytes: int, image_with_a_past: Callable[[int], MemoryFile]
+) -> None:
+    base = image_with_a_past(cluster_bytes)
+    logged = Logged(base)
+    with Image.open(logged) as image:
+        case.act(image, cluster_bytes)
+    old, new = seen_on_disk(base), seen_on_disk(logged)
+    rng = Random(1)  # noqa: S311  # chance for a test, no secret
+    for state in cuts(base, logged.epochs, rng):
+        report = inspect(state)
+        assert report.corruptions == 0, report.problems
+        require_old_or_new(seen_on_disk(state), old, new, mixes=case.mixes)
+        with Image.open(state) as image:  # going on is safe
+            image.write(0, b"g" * min(8 * cluster_bytes, image.size_bytes))
+            image.snapshot_create(SnapshotInfo(name="after"))
+            image.snapshot_goto(image.snapshot_list()[0].id_str)
+        report = inspect(state)
+        assert report.corruptions == 0, report.problems
