@@ -50,7 +50,7 @@ def main() -> int:
 
 def _run() -> int:
     try:
-        return cast("int | None", app(standalone_mode=False)) or 0
+        return cast("int | None", app(prog_name="snapcheck", standalone_mode=False)) or 0
     except Exception as error:
         words = getattr(error, "format_message", None)  # typer may bring its own copy of click, so no class to name
         if words is None:
