@@ -104,18 +104,20 @@ def failed(violation: ViolationReport) -> RunResult:
 
 @pytest.fixture(scope="session")
 def qemu() -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """Run one of QEMU's tools: `qemu("qemu-img", "check", path)`. Without QEMU the test is skipped, or fails.
+    """Run one of QEMU's programs: `qemu("qemu-img", "check", path)`. Without it the test is skipped, or fails.
 
     It fails where SNAPCHECK_REQUIRE_QEMU is set: a run that must not miss anything sets it.
     """
-    if not (shutil.which("qemu-img") and shutil.which("qemu-io")):
-        message = "needs qemu-img and qemu-io: apt-get install qemu-utils (Debian, Ubuntu) or dnf install qemu-img"
-        if os.environ.get("SNAPCHECK_REQUIRE_QEMU"):
-            pytest.fail(f"{message}; SNAPCHECK_REQUIRE_QEMU forbids to skip this")
-        pytest.skip(message)
 
-    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        command = [str(argument) for argument in arguments]
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+    def run(program: str, *arguments: object, text: str | None = None) -> "subprocess.CompletedProcess[str]":
+        if not shutil.which(program):
+            message = f"needs {program}: apt-get install qemu-utils qemu-system-x86 (Debian, Ubuntu)"
+            if os.environ.get("SNAPCHECK_REQUIRE_QEMU"):
+                pytest.fail(f"{message}; SNAPCHECK_REQUIRE_QEMU forbids to skip this")
+            pytest.skip(message)
+        command = [program, *(str(argument) for argument in arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=60, check=False, input=text
+        )
 
     return run

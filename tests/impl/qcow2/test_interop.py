@@ -244,3 +244,51 @@ def test_the_checker_agrees_with_qemu_on_leaks(qemu: Qemu, path: Path) -> None:
     assert (report.corruptions, report.leaks) == (0, 17)
     told = json.loads(qemu("qemu-img", "check", "--output=json", path).stdout)
     assert told["leaks"] == 17
+
+
+def monitor(qemu: Qemu, path: Path, command: str) -> str:
+    """Run one command of the human monitor in a virtual machine without a guest; return its answer, "" for success."""
+    asked = {"execute": "human-monitor-command", "arguments": {"command-line": command}}
+    talk = ({"execute": "qmp_capabilities"}, asked, {"execute": "quit"})
+    machine = ("-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio")
+    drive = f"driver=qcow2,node-name=d0,file.driver=file,file.filename={path}"
+    done = qemu("qemu-system-x86_64", *machine, "-blockdev", drive, text="\n".join(map(json.dumps, talk)))
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    return str([answer["return"] for answer in answers if "return" in answer][1])
+
+
+def test_a_virtual_machine_saved_by_qemu_still_loads_after_the_engine_was_at_work(qemu: Qemu, path: Path) -> None:
+    with Image.create(path, size_bytes=1 << 20, cluster_bytes=4096) as image:
+        image.write(0, b"1" * 8192)
+    assert monitor(qemu, path, "savevm a") == ""
+    with Image.open(path) as image:
+        (saved,) = image.snapshot_list()
+        assert (saved.name, saved.vm_state_size > 0) == ("a", True)
+        image.vmstate_write(0, b"s" * 50000)
+        image.snapshot_create(SnapshotInfo(name="b", vm_state_size=50000))
+        image.write(0, b"2" * 8192)
+        image.snapshot_goto("a")
+        state = image.vmstate_read(0, saved.vm_state_size)
+        image.snapshot_goto("b")
+        image.snapshot_delete(None, "b")
+    assert monitor(qemu, path, "loadvm a") == ""
+    with Image.open(path) as image:
+        assert image.read(0, 8192) == b"1" * 8192
+        assert image.vmstate_read(0, saved.vm_state_size) == state
+    require_same_view(qemu, path)
+
+
+def test_vm_state_of_the_engine_is_where_qemu_looks_for_it(qemu: Qemu, path: Path) -> None:
+    """A state that QEMU saved, copied by the engine into a snapshot of another image, loads there."""
+    donor = path.with_name("donor.qcow2")
+    for each in (path, donor):
+        Image.create(each, size_bytes=1 << 20, cluster_bytes=4096).close()
+    assert monitor(qemu, donor, "savevm a") == ""
+    with Image.open(donor) as image:
+        size = image.snapshot_list()[0].vm_state_size
+        image.snapshot_goto("a")
+        state = image.vmstate_read(0, size)
+    with Image.open(path) as image:
+        image.vmstate_write(0, state)
+        image.snapshot_create(SnapshotInfo(name="a", vm_state_size=size))
+    assert monitor(qemu, path, "loadvm a") == ""
