@@ -80,3 +80,12 @@ def test_the_command_and_the_plugin_are_where_the_package_says() -> None:
     assert entries["console_scripts"].value == "snapcheck.cli.app:main"
     assert entries["pytest11"].value == "snapcheck.stateful_tests.plugin"
     assert all(entry.load() for entry in entries.values())
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+    links = [
+        (page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(links) > 50
+    assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
