@@ -64,7 +64,7 @@ class Looker:
         driver = device.root.driver
         assert driver is not None
         if size > CONTENT_BYTES_MAX:
-            errors.append(f"content: {size} bytes are too many to read")
+            errors.append("content: EFBIG")
             return None
         try:
             raw = driver.read(0, size) if size else b""

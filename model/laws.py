@@ -23,7 +23,7 @@ from snapcheck.model.group_laws import (
     stops_at_first,
     vmstate_on_one,
 )
-from snapcheck.model.history import UNWRITTEN, Abilities, Check, Level, Purpose, View
+from snapcheck.model.history import UNWRITTEN, Abilities, Check, Level, Observation, Purpose, View
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import (
     NAMES_A_DEVICE,
@@ -84,10 +84,25 @@ IO_PER_SECTOR: Final = 100
 def no_crash(facts: StepFacts) -> Judged:
     """No operation may end the process under test."""
     crash = facts.step.result.crash
-    if crash is None or crash.startswith("hang:"):
+    if crash is not None and not crash.startswith("hang:"):
+        yield error(Law.NO_CRASH, facts.device, f"{facts.what} ended the process under test", "an answer", crash)
+        return
+    fallen = next((seen for seen in facts.step.observations if _not_an_errno(seen)), None)
+    if fallen is None:
         yield HELD
     else:
-        yield error(Law.NO_CRASH, facts.device, f"{facts.what} ended the process under test", "an answer", crash)
+        summary = f"after {facts.what} a look at {fallen.device} ended the process under test"
+        yield error(Law.NO_CRASH, fallen.device, summary, "an answer", _not_an_errno(fallen))
+
+
+def _not_an_errno(seen: Observation) -> str:
+    """Return what a driver died of while it was looked at: the reason of an error that is no errno."""
+    for view in (seen.memory, seen.disk):
+        for text in view.errors if view is not None else ():
+            part, _, reason = text.partition(": ")
+            if not (reason.startswith("E") and reason.isupper() and reason.isalnum()):
+                return f"{part}: {reason}"
+    return ""
 
 
 def no_hang(facts: StepFacts) -> Judged:

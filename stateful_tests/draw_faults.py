@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from snapcheck.model.device import Device, World
 from snapcheck.model.errno import Errno
+from snapcheck.model.facts import included
 from snapcheck.model.faults import (
     BitFlip,
     CallFault,
@@ -60,7 +61,7 @@ from snapcheck.model.operations import (
 from snapcheck.model.setup import Kind
 from snapcheck.stateful_tests.chooser import Chooser, pick, weighted
 from snapcheck.stateful_tests.compare import EFFECT_WORDS
-from snapcheck.stateful_tests.draw_operations import device_of, included, listed_names
+from snapcheck.stateful_tests.draw_operations import device_of, listed_names
 from snapcheck.stateful_tests.draw_setups import HAS_IMAGE
 
 ERRNOS: Final = weighted(
@@ -114,7 +115,7 @@ _DELAYS: Final = (_Blow("any", Delay(1_000_000)), _Blow("flush", Delay(10**10)),
 
 # How a step is hit, one word for each fault. The first entry is where shrinking ends.
 _GROUP_SHAPES: Final = weighted(
-    (25, ()), (47, ("call",)), (17, ("error",)), (4, ("call", "call")), (2, ("call", "error")), (1, ("error", "error")),
+    (10, ()), (60, ("call",)), (19, ("error",)), (4, ("call", "call")), (2, ("call", "error")), (1, ("error", "error")),
     (2, ("damage",)), (1, ("delay",)),
 )  # fmt: skip
 _SNAPSHOT_SHAPES: Final = weighted(
@@ -200,7 +201,7 @@ _VISITS: Final[Mapping[type[Operation], _Visit]] = {
     DelVm: _Visit(("find", "delete"), ("find",)),
     SaveVm: _Visit(("find", "delete", "create"), ("find", "create")),
     LoadVm: _Visit(("find", "goto"), ("find",), on_if_absent=False),
-    Transaction: _Visit(("find",), ("find", "create", "delete"), on_if_there=False),
+    Transaction: _Visit(("list",), ("list", "create", "delete"), on_if_there=False),
 }
 
 
@@ -239,7 +240,7 @@ def _group_targets(world: World, operation: Operation) -> Targets:
             if isinstance(operation, LoadVm):
                 calls = dict.fromkeys(calls, ("find",))  # nothing is reverted unless all have it
             break
-    return Targets(calls, tuple(name for name, functions in calls.items() if functions != ("find",)))
+    return Targets(calls, tuple(name for name, functions in calls.items() if not _IN_MEMORY.issuperset(functions)))
 
 
 def _walk(world: World, operation: Operation) -> tuple[str, ...]:

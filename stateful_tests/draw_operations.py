@@ -10,6 +10,7 @@ from typing import Final
 
 from snapcheck.model.content import TAG_MAX
 from snapcheck.model.device import Device, World
+from snapcheck.model.facts import included
 from snapcheck.model.operations import (
     KINDS,
     AddBitmap,
@@ -95,15 +96,6 @@ def _builders(kinds: tuple[str, ...] | None, *, read_only: bool, absent: bool) -
 
 
 # --- what is there --------------------------------------------------------------------------------
-def included(world: World) -> tuple[str, ...]:
-    """Return the devices that a group walk visits (SPEC A.10: inserted, writable, with a BlockBackend)."""
-    return tuple(
-        name
-        for name, device in world.devices.items()
-        if device.present and not device.read_only and device.spec.kind is not Kind.EMPTY
-    )
-
-
 def listed_names(device: Device) -> list[str]:
     """Return the names of the device's snapshots as the API lists them."""
     if device.image is None:

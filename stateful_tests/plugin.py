@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 if TYPE_CHECKING:
-    from snapcheck.reports.verdict import RunResult, ViolationReport
-    from snapcheck.stateful_tests.run import Progress
+    from snapcheck.reports.verdict import RunResult
 
 _GROUP: Final = "snapcheck"
 DEVICES_MAX: Final = 8
@@ -62,7 +61,7 @@ class DriverItem(pytest.Item):
         """Run the harness; what it found becomes the failure's text."""
         from snapcheck.impl.targets import TargetError, find_target  # noqa: PLC0415  # see above
         from snapcheck.model.setup import Semantics  # noqa: PLC0415
-        from snapcheck.stateful_tests.run import RunOptions, run_driver  # noqa: PLC0415
+        from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver  # noqa: PLC0415
 
         histories, devices = self._number("histories"), self._number("devices")
         if histories < 1 or not 1 <= devices <= DEVICES_MAX:
@@ -73,7 +72,7 @@ class DriverItem(pytest.Item):
             raise DriverFailedError(f"--snapcheck-driver={self.driver}: {error}") from None
         semantics = Semantics(self.config.getoption("--snapcheck-semantics"))
         options = RunOptions(histories=histories, devices=devices, seed=self._number("seed"), semantics=semantics)
-        result = run_driver(target, options, _Silent()).result
+        result = run_driver(target, options, Silent()).result
         if result.verdict.value == "failed" or _could_not_start(result):
             raise DriverFailedError("\n".join(_lines(result)))
 
@@ -114,16 +113,3 @@ def _lines(result: "RunResult") -> Iterable[str]:
             yield f"  the driver gave:  {each.actual}"
             if each.history is not None:
                 yield source(result, each, each.history)
-
-
-class _Silent:
-    """Hears a run and says nothing; pytest shows the outcome."""
-
-    def on_phase(self, name: str, *, histories: int | None, seconds: float | None) -> None:
-        pass
-
-    def on_progress(self, progress: "Progress") -> None:
-        pass
-
-    def on_violation(self, violation: "ViolationReport") -> None:
-        pass

@@ -85,6 +85,19 @@ class Listener(Protocol):
     def on_violation(self, violation: ViolationReport) -> None: ...
 
 
+class Silent:
+    """A listener that pays no attention."""
+
+    def on_phase(self, name: str, *, histories: int | None, seconds: float | None) -> None:
+        pass
+
+    def on_progress(self, progress: Progress) -> None:
+        pass
+
+    def on_violation(self, violation: ViolationReport) -> None:
+        pass
+
+
 class Finished(NamedTuple):
     """A run's result, and a sample of passing histories with all their events."""
 

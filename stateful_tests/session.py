@@ -53,6 +53,7 @@ from snapcheck.stateful_tests.watchdog import HangError, Watchdog
 
 _LOOKS_ONLY: Final = (CanSnapshot, Find, FindByIdAndName, List, VmstateRead, AllCanSnapshot, AllFind, AllFindVmstateBs)
 GROUP_OPERATIONS: Final = "group operations"
+GROUP_OPERATIONS_ON_NOBODY: Final = "group operations on nobody"
 GROUP_OPERATIONS_STRUCK: Final = "group operations on two or more devices that met a fault"
 _PROBE_NAME: Final = "probe"
 _PROBE_TAG: Final = 97
@@ -149,6 +150,7 @@ class Session:
             counts["faults that can not be injected"] += len(step.skipped)
         if step.purpose is Purpose.EXPLORE and isinstance(step.operation, WALKS):
             counts[GROUP_OPERATIONS] += 1
+            counts[GROUP_OPERATIONS_ON_NOBODY] += not members(step.operation, self.judge.world)
             if step.faults and len(included(self.judge.world)) > 1 and step.met:
                 counts[GROUP_OPERATIONS_STRUCK] += 1
 

@@ -23,7 +23,7 @@ class Watchdog:
 
     __slots__ = ("_begun", "_seconds_max", "_stopped", "_thread_id")
 
-    def __init__(self, *, seconds_max: float = OPERATION_SECONDS_MAX) -> None:
+    def __init__(self, *, seconds_max: float) -> None:
         self._begun: float | None = None
         self._seconds_max = seconds_max
         self._thread_id = threading.get_ident()
@@ -48,9 +48,9 @@ class Watchdog:
 
 
 @contextmanager
-def watchdog(*, seconds_max: float = OPERATION_SECONDS_MAX) -> Generator[Watchdog]:
+def watchdog(*, seconds_max: float | None = None) -> Generator[Watchdog]:
     """Lend a watchdog over the calling thread; its own thread is gone afterwards."""
-    dog = Watchdog(seconds_max=seconds_max)
+    dog = Watchdog(seconds_max=OPERATION_SECONDS_MAX if seconds_max is None else seconds_max)
     thread = threading.Thread(target=dog.run, name="snapcheck-watchdog", daemon=True)
     thread.start()
     try:

@@ -381,7 +381,7 @@ def test_faults_are_aimed_at_what_the_operation_will_do() -> None:
     assert targets_of(world, Goto("d0", "a")).calls == {"d0": ("goto",)}
     assert targets_of(world, Goto("d1", "a")) == ({}, ())
     taken = Transaction((SnapshotAction("d2", "a"), SnapshotAction("d0", "a")))
-    assert targets_of(world, taken).calls == {"d2": ("find", "create", "delete"), "d0": ("find",)}
+    assert targets_of(world, taken).calls == {"d2": ("list", "create", "delete"), "d0": ("list",)}
 
 
 # --- shrinking, speed, and the same again -----------------------------------------------------------

@@ -1,0 +1,220 @@
+"""A whole run: the same seed gives the same histories, and the verdict is never better than what was seen."""
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+from snapcheck.impl.blockfile import BlockError, BlockFile
+from snapcheck.impl.driver import CreateOptions, Driver
+from snapcheck.impl.qcow2.driver import Qcow2Driver, open_driver
+from snapcheck.impl.targets import Target, find_target
+from snapcheck.model.law_names import Law, Severity
+from snapcheck.model.setup import Semantics
+from snapcheck.reports.known import Accepted
+from snapcheck.reports.verdict import RunResult, Verdict, ViolationReport
+from snapcheck.stateful_tests import run as run_module
+from snapcheck.stateful_tests.phases import stateful
+from snapcheck.stateful_tests.run import PHASES, SHARDS, Progress, RunOptions, Silent, run_driver
+from snapcheck.stateful_tests.session import GROUP_OPERATIONS, GROUP_OPERATIONS_STRUCK
+from snapcheck.stateful_tests.units import Answer, Unit
+from snapcheck.stateful_tests.work import Control
+
+QCOW2 = find_target("qcow2")
+LOCK_KEPT = find_target("snapcheck.stateful_tests.seeded_bugs.group:lock_kept")
+
+
+def unit(*, shard: int = 0, histories: int | None = 12, seconds: float | None = None, seed: int = 5) -> Unit:
+    return Unit(
+        driver="qcow2", phase="stateful", semantics=Semantics.CLASSIC, devices=3, seed=seed, shard=shard,
+        histories=histories, seconds=seconds,
+    )  # fmt: skip
+
+
+def answer_to(asked: Unit) -> Answer:
+    return stateful.run(asked, Control(lambda _tick: None))
+
+
+def run(target: Target = QCOW2, **options: object) -> RunResult:
+    return run_driver(target, RunOptions(**options), Silent()).result  # type: ignore[arg-type]  # options of the run
+
+
+def told(result: RunResult) -> list[tuple[str, str]]:
+    return [(each.id, each.summary) for each in result.violations]
+
+
+# --- determinism ----------------------------------------------------------------------------------
+def test_the_same_seed_gives_the_same_histories() -> None:
+    once, again, other = answer_to(unit()), answer_to(unit()), answer_to(unit(seed=6))
+    assert len(once.digests) == 12
+    assert once.digests == again.digests
+    assert once.digests != other.digests
+
+
+def test_fewer_histories_are_the_first_ones_of_more() -> None:
+    few, more = answer_to(unit(histories=5)), answer_to(unit(histories=12))
+    assert few.digests == more.digests[:5]
+
+
+def test_shards_have_chances_of_their_own() -> None:
+    assert answer_to(unit(shard=0)).digests[1:] != answer_to(unit(shard=1)).digests[1:]
+
+
+def test_time_that_runs_out_ends_a_unit_with_what_it_has() -> None:
+    answer = answer_to(unit(histories=None, seconds=0.5))
+    assert answer.out_of_time
+    assert answer.digests == answer_to(unit(histories=len(answer.digests))).digests
+
+
+def test_several_processes_find_what_one_finds() -> None:
+    alone, together = run(LOCK_KEPT, histories=40, jobs=1), run(LOCK_KEPT, histories=40, jobs=2)
+    assert alone.verdict is Verdict.FAILED
+    assert [(each.law, each.checked, each.violated) for each in alone.laws] == [
+        (each.law, each.checked, each.violated) for each in together.laws
+    ]
+    assert alone.coverage == together.coverage
+    assert told(alone) == told(together)
+
+
+@pytest.mark.parametrize("histories", [1, SHARDS + 3, 30])
+def test_the_number_of_histories_is_exact(histories: int) -> None:
+    (phase,) = run(histories=histories).phases
+    assert phase.histories == histories
+    assert phase.complete
+
+
+# --- what is reached ------------------------------------------------------------------------------
+@pytest.mark.parametrize("semantics", list(Semantics))
+def test_a_third_of_the_group_operations_meet_a_fault_on_two_or_more_devices(semantics: Semantics) -> None:
+    (phase,) = run(histories=240, semantics=semantics).phases
+    assert phase.counts[GROUP_OPERATIONS] > 1000
+    assert phase.counts[GROUP_OPERATIONS_STRUCK] * 3 >= phase.counts[GROUP_OPERATIONS]
+
+
+@pytest.mark.parametrize("semantics", list(Semantics))
+def test_the_engine_passes_with_every_law_checked(semantics: Semantics) -> None:
+    result = run(histories=300, semantics=semantics, seed=2)
+    assert [each.summary for each in result.violations if each.severity is Severity.ERROR] == []
+    assert result.verdict is Verdict.PASSED, result.notes
+    assert {each.law for each in result.laws if each.checked} == set(Law)
+
+
+def test_groups_without_any_member_are_among_the_histories() -> None:
+    answer = answer_to(unit(histories=100))
+    assert answer.counts["group operations on nobody"] > 0
+
+
+# --- the verdict ----------------------------------------------------------------------------------
+def test_a_law_that_was_never_checked_leaves_the_verdict_unknown() -> None:
+    result = run(histories=1)
+    assert result.verdict is Verdict.UNKNOWN
+    assert "never checked" in result.notes[0]
+
+
+def test_a_driver_that_can_not_be_started_leaves_the_verdict_unknown() -> None:
+    def refuses(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:  # noqa: ARG001  # the contract's
+        raise BlockError(5, "no such luck")
+
+    result = run(Target("mine:refuses", "refuses", refuses), histories=8)
+    assert result.verdict is Verdict.UNKNOWN
+    assert "could not be started" in result.notes[0]
+    assert "no such luck" in result.notes[0]
+
+
+def test_known_divergences_are_told_and_do_not_fail_the_run() -> None:
+    accepted = tuple(Accepted(law, "we know") for law in (Law.LOCKS_BALANCED,))
+    result = run(LOCK_KEPT, histories=60, known=accepted)
+    errors = [each for each in result.violations if each.severity is Severity.ERROR]
+    assert errors
+    assert all(each.known for each in errors)
+    assert result.verdict is not Verdict.FAILED
+
+
+def test_a_failure_of_the_harness_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(unit: Unit, control: Control) -> Answer:  # noqa: ARG001  # a phase's shape
+        raise ZeroDivisionError("by accident")
+
+    monkeypatch.setattr(run_module, "RUNNERS", {PHASES[0]: breaks})
+    result = run(histories=8)
+    assert result.verdict is Verdict.UNKNOWN
+    assert "the harness itself failed: ZeroDivisionError in breaks" in result.notes[0]
+
+
+# --- while it runs --------------------------------------------------------------------------------
+class Interrupting(Silent):
+    """Asks for the end as soon as there is something to report."""
+
+    def __init__(self) -> None:
+        self.heard: list[Progress] = []
+
+    def on_progress(self, progress: Progress) -> None:
+        self.heard.append(progress)
+        if len(self.heard) == 1:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_reports_what_it_did() -> None:
+    result = run_driver(QCOW2, RunOptions(histories=100_000), Interrupting()).result
+    assert result.verdict is Verdict.UNKNOWN
+    assert "interrupted" in result.notes[0]
+    assert 0 < result.phases[0].histories < 100_000
+
+
+def test_progress_and_violations_are_told_as_they_happen() -> None:
+    told: list[object] = []
+
+    class Listening(Silent):
+        def on_progress(self, progress: Progress) -> None:
+            told.append(progress)
+
+        def on_violation(self, violation: ViolationReport) -> None:
+            told.append(violation)
+
+    result = run_driver(LOCK_KEPT, RunOptions(histories=40), Listening()).result
+    last = [each for each in told if isinstance(each, Progress)][-1]
+    assert (last.histories, last.steps) == (40, result.phases[0].steps)
+    assert [each for each in told if isinstance(each, ViolationReport)] == list(result.violations)
+
+
+# --- drivers that misbehave -----------------------------------------------------------------------
+class Loops(Qcow2Driver):
+    """Never comes back from a create."""
+
+    __slots__ = ()
+
+    def snapshot_create(self, sn: object) -> None:  # type: ignore[override]
+        while sn is not None:
+            threading.Event().wait(0.001)
+
+
+class Dies(Qcow2Driver):
+    """Falls over an entry that is not there."""
+
+    __slots__ = ()
+
+    def snapshot_list(self) -> Sequence[object]:  # type: ignore[override]
+        return [[][len(super().snapshot_list())]]
+
+
+def open_as(driver: type[Qcow2Driver]) -> Target:
+    def opened(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+        return driver(open_driver(disk, read_only=read_only, create=create)._image)  # pyright: ignore[reportPrivateUsage]
+
+    return Target("mine:misbehaves", "misbehaves", opened)
+
+
+def test_a_driver_that_dies_breaks_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = open_as(Dies)
+    monkeypatch.setattr(stateful, "find_target", lambda _name: target)
+    result = run(target, histories=8)
+    assert result.verdict is Verdict.FAILED
+    assert result.violations[0].law is Law.NO_CRASH
+    assert "IndexError" in result.violations[0].actual
+
+
+def test_a_driver_that_loops_breaks_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = open_as(Loops)
+    monkeypatch.setattr(stateful, "find_target", lambda _name: target)
+    monkeypatch.setattr("snapcheck.stateful_tests.watchdog.OPERATION_SECONDS_MAX", 0.3)
+    result = run(target, histories=2)
+    assert result.verdict is Verdict.FAILED
+    assert result.violations[0].law is Law.NO_HANG
