@@ -30,6 +30,9 @@ PREPARED: Final[tuple[tuple[PreparedSnapshot, ...], ...]] = (
     _TWO,
     (_prepared("1", "a", vm=765),),
     (_prepared("4294967297", "a"),),  # beyond 32 bits: the next id is 4294967298 (BUGS B27)
+    (_prepared("4294967297", "a"), _prepared("2", "b", tag=12)),
+    (_prepared("4294967295", "a"),),
+    (_prepared("2147483647", "a"),),
     (_prepared("18446744073709551615", "a"),),  # the next id wraps to "0" (SPEC B.2)
     (_prepared("x", "a"), _prepared("7", "b", tag=12)),  # not a number: counts as 0
     (_prepared("1", "2"), _prepared("2", "1", tag=12)),  # each is named like the other's id
@@ -50,7 +53,7 @@ PREPARED: Final[tuple[tuple[PreparedSnapshot, ...], ...]] = (
 # What of them a history starts with: nothing anywhere, the same everywhere, or something else on each device.
 _THEMES: Final = weighted((5, "none"), (4, "shared"), (3, "each"))
 _EACH: Final = ((), (), (), (), *PREPARED)
-_USUAL: Final = (*(_ONE, _TWO) * 4, *PREPARED)
+_USUAL: Final = (*(_ONE, _TWO) * 2, *PREPARED)
 
 
 def draw_setup(

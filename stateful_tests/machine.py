@@ -66,7 +66,7 @@ class SnapshotMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Look closely at everything, and let go of it."""
         try:
-            if self.session is not None:
+            if self.session is not None and not self.session.broken_off:
                 self.heard(self.session, self.session.finish())
                 self.ended(self.session)
         finally:

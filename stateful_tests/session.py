@@ -71,8 +71,9 @@ class Care(StrEnum):
 class Session:
     """A system under test with its history. Close it, or use it in a with statement.
 
-    over     nothing more is judged: the model could not follow, or the process under test died
-    counts   what happened how often, in words: for result.json
+    over        nothing more is judged: the model could not follow, or the process under test died
+    broken_off  the last step was left half way (KeyboardInterrupt): nobody knows what it did
+    counts      what happened how often, in words: for result.json
     """
 
     def __init__(self, target: Target, setup: Setup, *, care: Care = Care.USUAL, dog: Watchdog | None = None) -> None:
@@ -87,6 +88,7 @@ class Session:
         self.history = History(setup, abilities=self._system.abilities)
         self.judge = Judge(setup, self._system.abilities)
         self.over = False
+        self.broken_off = False
         self.counts: Counter[str] = Counter()
 
     def _build(self, target: Target, files: Sequence[BlockFile], setup: Setup) -> System:
@@ -128,6 +130,7 @@ class Session:
         `everywhere` looks closely at all devices, whatever happened.
         """
         assert not self.over, "the history has ended"
+        self.over = self.broken_off = True  # until the step is done: whatever ends it half way ends the history
         skipped = self._arm(faults) if faults else ()
         result = self._perform(operation)
         if faults:
@@ -142,6 +145,7 @@ class Session:
         self._count(step)
         evidence = self.judge.judge(step)
         self.over = self.judge.diverged or result.crash is not None
+        self.broken_off = False
         return evidence
 
     def _count(self, step: Step) -> None:

@@ -55,6 +55,8 @@ class _Recording(SnapshotMachine):
     def teardown(self) -> None:
         """End the history, and perhaps the batch: only here, as Hypothesis takes note of what was drawn until then."""
         super().teardown()
+        if self.session is not None and self.session.broken_off:
+            return
         if self.control.stop_asked() or (self.deadline is not None and time.monotonic() > self.deadline):
             raise _OutOfTime
         if self.gatherer.answer.histories >= self.enough:

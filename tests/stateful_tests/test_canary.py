@@ -16,7 +16,7 @@ from snapcheck.stateful_tests.run import Profile, RunOptions, Silent, run_driver
 from snapcheck.stateful_tests.seeded_bugs import CATALOGUE, SeededBug
 
 # A quick run has the time for several times as many histories, so a bug that these find is found by it.
-HISTORIES = 160
+HISTORIES = 120
 OPERATIONS_MAX = 6
 FAULTS_MAX = 2
 

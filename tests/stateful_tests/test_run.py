@@ -15,7 +15,7 @@ from snapcheck.reports.verdict import RunResult, Verdict, ViolationReport
 from snapcheck.stateful_tests import run as run_module
 from snapcheck.stateful_tests.phases import stateful
 from snapcheck.stateful_tests.run import PHASES, SHARDS, Progress, RunOptions, Silent, run_driver
-from snapcheck.stateful_tests.session import GROUP_OPERATIONS, GROUP_OPERATIONS_STRUCK
+from snapcheck.stateful_tests.session import GROUP_OPERATIONS, GROUP_OPERATIONS_ON_NOBODY, GROUP_OPERATIONS_STRUCK
 from snapcheck.stateful_tests.units import Answer, Unit
 from snapcheck.stateful_tests.work import Control
 
@@ -23,10 +23,13 @@ QCOW2 = find_target("qcow2")
 LOCK_KEPT = find_target("snapcheck.stateful_tests.seeded_bugs.group:lock_kept")
 
 
-def unit(*, shard: int = 0, histories: int | None = 12, seconds: float | None = None, seed: int = 5) -> Unit:
+def unit(
+    *, shard: int = 0, histories: int | None = 12, seconds: float | None = None, seed: int = 5,
+    semantics: Semantics = Semantics.CLASSIC,
+) -> Unit:  # fmt: skip
     return Unit(
-        driver="qcow2", phase="stateful", semantics=Semantics.CLASSIC, devices=3, seed=seed, shard=shard,
-        histories=histories, seconds=seconds,
+        driver="qcow2", phase="stateful", semantics=semantics, devices=3, seed=seed, shard=shard, histories=histories,
+        seconds=seconds,
     )  # fmt: skip
 
 
@@ -38,8 +41,8 @@ def run(target: Target = QCOW2, **options: object) -> RunResult:
     return run_driver(target, RunOptions(**options), Silent()).result  # type: ignore[arg-type]  # options of the run
 
 
-def told(result: RunResult) -> list[tuple[str, str]]:
-    return [(each.id, each.summary) for each in result.violations]
+def told(result: RunResult) -> set[tuple[str, str]]:
+    return {(each.law.value, each.operation) for each in result.violations if each.severity is Severity.ERROR}
 
 
 # --- determinism ----------------------------------------------------------------------------------
@@ -85,22 +88,18 @@ def test_the_number_of_histories_is_exact(histories: int) -> None:
 # --- what is reached ------------------------------------------------------------------------------
 @pytest.mark.parametrize("semantics", list(Semantics))
 def test_a_third_of_the_group_operations_meet_a_fault_on_two_or_more_devices(semantics: Semantics) -> None:
-    (phase,) = run(histories=240, semantics=semantics).phases
-    assert phase.counts[GROUP_OPERATIONS] > 1000
-    assert phase.counts[GROUP_OPERATIONS_STRUCK] * 3 >= phase.counts[GROUP_OPERATIONS]
+    counts = answer_to(unit(histories=100, semantics=semantics)).counts
+    assert counts[GROUP_OPERATIONS] > 500
+    assert counts[GROUP_OPERATIONS_STRUCK] * 3 >= counts[GROUP_OPERATIONS]
+    assert counts[GROUP_OPERATIONS_ON_NOBODY] > 0
 
 
 @pytest.mark.parametrize("semantics", list(Semantics))
 def test_the_engine_passes_with_every_law_checked(semantics: Semantics) -> None:
-    result = run(histories=300, semantics=semantics, seed=2)
+    result = run(histories=160, semantics=semantics, seed=2)
     assert [each.summary for each in result.violations if each.severity is Severity.ERROR] == []
     assert result.verdict is Verdict.PASSED, result.notes
     assert {each.law for each in result.laws if each.checked} == set(Law)
-
-
-def test_groups_without_any_member_are_among_the_histories() -> None:
-    answer = answer_to(unit(histories=100))
-    assert answer.counts["group operations on nobody"] > 0
 
 
 # --- the verdict ----------------------------------------------------------------------------------
@@ -110,11 +109,13 @@ def test_a_law_that_was_never_checked_leaves_the_verdict_unknown() -> None:
     assert "never checked" in result.notes[0]
 
 
-def test_a_driver_that_can_not_be_started_leaves_the_verdict_unknown() -> None:
+def test_a_driver_that_can_not_be_started_leaves_the_verdict_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:  # noqa: ARG001  # the contract's
         raise BlockError(5, "no such luck")
 
-    result = run(Target("mine:refuses", "refuses", refuses), histories=8)
+    target = Target("mine:refuses", "refuses", refuses)
+    monkeypatch.setattr(stateful, "find_target", lambda _name: target)
+    result = run(target, histories=8)
     assert result.verdict is Verdict.UNKNOWN
     assert "could not be started" in result.notes[0]
     assert "no such luck" in result.notes[0]
@@ -214,7 +215,7 @@ def test_a_driver_that_dies_breaks_no_crash(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_driver_that_loops_breaks_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     target = open_as(Loops)
     monkeypatch.setattr(stateful, "find_target", lambda _name: target)
-    monkeypatch.setattr("snapcheck.stateful_tests.watchdog.OPERATION_SECONDS_MAX", 0.3)
-    result = run(target, histories=2)
+    monkeypatch.setattr("snapcheck.stateful_tests.watchdog.OPERATION_SECONDS_MAX", 0.2)
+    result = run(target, histories=24)
     assert result.verdict is Verdict.FAILED
     assert result.violations[0].law is Law.NO_HANG
