@@ -93,6 +93,7 @@ class SnapshotMachine(RuleBasedStateMachine):
         """Take note of what the last step showed; here a broken law fails the test."""
         broken = [each for each in evidence if each.severity is Severity.ERROR]
         if broken:
+            session.over = True  # what comes after a broken law is not the driver's to answer for
             raise LawBrokenError(broken_text(broken[0], session.history))
 
     def ended(self, session: Session) -> None:
@@ -129,5 +130,6 @@ def snapshot_test_case(
     case.settings = settings(  # type: ignore[attr-defined]  # how Hypothesis takes the settings of a state machine
         max_examples=histories, stateful_step_count=steps_each, deadline=None,
         suppress_health_check=NO_HEALTH_CHECKS,
+        report_multiple_bugs=False,
     )  # fmt: skip
     return case

@@ -1,0 +1,90 @@
+"""One history: faults are taken away after their step, devices are looked at as closely as they deserve."""
+
+import pytest
+from snapcheck.impl.targets import find_target
+from snapcheck.model.errno import Errno
+from snapcheck.model.faults import CallFault, Fails, IoFault
+from snapcheck.model.history import Level, Purpose
+from snapcheck.model.law_names import Severity
+from snapcheck.model.operations import AllCreate, AllDelete, AllFind, Create, Write
+from snapcheck.model.setup import DeviceSpec, PreparedSnapshot, Setup
+from snapcheck.stateful_tests.compare import judge_history
+from snapcheck.stateful_tests.session import GROUP_OPERATIONS_STRUCK, Care, Session
+
+QCOW2 = find_target("qcow2")
+THREE = Setup(tuple(DeviceSpec(f"d{number}", sectors=16) for number in range(3)))
+
+
+def levels(session: Session) -> dict[str, Level]:
+    return {seen.device: seen.level for seen in session.history.steps[-1].observations}
+
+
+def test_what_goes_well_is_looked_at_lightly_and_only_where_something_happened() -> None:
+    with Session(QCOW2, THREE) as session:
+        assert session.step(Write("d1", 0, 4, 7)) == []
+        assert levels(session) == {"d1": Level.LIGHT}
+        assert session.step(AllFind("s")) == []
+        assert levels(session) == {"d0": Level.LIGHT}
+
+
+def test_a_failure_is_looked_at_closely_then_repeated_without_its_fault_and_gone_on_from() -> None:
+    fault = CallFault("d1", "create", errno=Errno.ENOSPC)
+    with Session(QCOW2, THREE) as session:
+        assert session.step(AllCreate("s"), (fault,)) == []
+        failed = session.history.steps[-1]
+        assert (failed.result.errno, failed.result.first_bad) == (Errno.ENOSPC, "d1")
+        assert levels(session)["d1"] is Level.FULL
+        assert session.follow_up() == []
+        retry, *probes = session.history.steps[1:]
+        assert (retry.purpose, retry.operation, retry.faults) == (Purpose.RETRY, AllCreate("s"), ())
+        assert retry.result.errno is Errno.OK
+        assert {step.purpose for step in probes} == {Purpose.PROBE}
+        assert session.counts[GROUP_OPERATIONS_STRUCK] == 1
+
+
+def test_a_fault_that_is_not_met_calls_for_nothing() -> None:
+    fault = IoFault("d1", "write", Fails(), at=999)
+    with Session(QCOW2, THREE) as session:
+        session.step(Create("d1", "s"), (fault,))
+        assert session.history.steps[-1].met == ()
+        assert session.follow_up() == []
+        assert len(session.history.steps) == 1
+
+
+def test_the_last_step_looks_closely_at_every_device() -> None:
+    with Session(QCOW2, THREE) as session:
+        session.step(Write("d0", 0, 1, 1))
+        assert session.finish() == []
+        assert levels(session) == dict.fromkeys(("d0", "d1", "d2"), Level.FULL)
+
+
+def test_with_light_care_nothing_is_looked_at_closely() -> None:
+    with Session(QCOW2, THREE, care=Care.LIGHT) as session:
+        session.step(AllDelete("s"), (CallFault("d0", "find"),))
+        session.finish()
+        assert set(levels(session).values()) == {Level.LIGHT}
+
+
+def test_a_history_is_judged_from_its_record_as_it_was_when_it_happened() -> None:
+    prepared = PreparedSnapshot("1", "s", sectors=16, tag=3)
+    setup = Setup((DeviceSpec("d0", sectors=16, snapshots=(prepared,)), DeviceSpec("d1", sectors=16)))
+    with Session(QCOW2, setup) as session:
+        found = session.step(AllDelete("s"), (CallFault("d0", "find"),))
+    again = judge_history(session.history)
+    assert [each.severity for each in found] == [Severity.WARNING]
+    assert [each.evidence for each in again.found] == found
+
+
+def test_a_step_that_was_left_half_way_ends_the_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Session(QCOW2, THREE) as session:
+        session.step(Write("d0", 0, 1, 1))
+
+        def interrupted(_operation: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(session, "_perform", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.step(Write("d0", 0, 1, 2))
+        assert session.over
+        assert session.finish() == []
+        assert len(session.history.steps) == 1
