@@ -31,6 +31,13 @@ class Gatherer:
     def seconds(self) -> float:
         return time.monotonic() - self._begun
 
+    def must_stop(self) -> bool:
+        """Tell whether the unit has all its histories, or no time left, or is asked to end."""
+        unit = self.answer.unit
+        if unit.histories is not None and self.answer.histories >= unit.histories:
+            return True
+        return (unit.seconds is not None and self.seconds > unit.seconds) or self._control.stop_asked()
+
     def heard(self, session: Session, evidence: Sequence[Evidence]) -> None:
         """Keep what the last step showed, each law by itself, unless enough of its kind is kept."""
         if not evidence:
@@ -49,7 +56,7 @@ class Gatherer:
         """Count a whole history."""
         answer, judge = self.answer, session.judge
         answer.histories += 1
-        answer.steps += len(session.history.steps)
+        answer.steps += len(session.history.steps) - session.taken_over
         answer.add_laws(judge.counts)
         answer.cells.update(judge.cells)
         answer.counts.update(session.counts)
@@ -77,4 +84,9 @@ class Gatherer:
 def digest(history: History) -> str:
     """Return a short hash of what was done and answered: equal for equal histories."""
     text = repr([(step.operation, step.faults, step.result) for step in history.steps])
+    return digest_of(text)
+
+
+def digest_of(text: str) -> str:
+    """Return a short hash of a text."""
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -28,25 +27,16 @@ from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict
 from snapcheck.stateful_tests.coverage import coverage
 from snapcheck.stateful_tests.phases import stateful
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
-from snapcheck.stateful_tests.units import Answer, Failure, Unit
+from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
 from snapcheck.stateful_tests.work import Run, Tick, work_here, work_in_processes
 
 RUNNERS: Final[Mapping[str, Run]] = {stateful.NAME: stateful.run}
 PHASES: Final = tuple(RUNNERS)
-SHARDS: Final = 8  # fixed, so that the number of jobs changes nothing
 SHRINK_SECONDS: Final = 10.0  # for one violation
 SHRINK_SECONDS_IN_ALL: Final = 60.0
 VIOLATIONS_MAX: Final = 25  # different ones that are shrunk and shown; all are counted by their laws
 SAMPLE_MAX: Final = 4
 DEVICES_MAX: Final = 8
-
-
-class Profile(StrEnum):
-    """How much time a run takes when nothing else is said."""
-
-    QUICK = "quick"
-    DEFAULT = "default"
-    DEEP = "deep"
 
 
 SECONDS: Final = {Profile.QUICK: 10.0, Profile.DEFAULT: 60.0, Profile.DEEP: 600.0}
