@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from snapcheck.model.device import Content as Tags
@@ -261,6 +262,7 @@ _NOTHING_FITS: Final = Fit(Outcome(Expected(errnos=None), {}), (), {}, {}, Rank(
 _AFTER_A_CRASH: Final = frozenset({Law.NO_CRASH, Law.NO_HANG})
 
 
+@lru_cache(maxsize=16)
 def _rules_by_operation(
     abilities: Abilities,
 ) -> dict[type[Operation], tuple[tuple[Law, Callable[[StepFacts], Judged]], ...]]:

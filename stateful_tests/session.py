@@ -22,7 +22,6 @@ from snapcheck.model.errno import Errno
 from snapcheck.model.facts import WALKS, Evidence, included, members, root_of
 from snapcheck.model.faults import CallFault, Fault
 from snapcheck.model.history import (
-    Abilities,
     Event,
     EventList,
     FaultMet,
@@ -101,10 +100,11 @@ class Session:
         self._system = self._build(target, files, setup)
         self._system.start(setup if isinstance(start, Setup) else _setup_now(start))
         self._events.take()
+        self.abilities: Final = self._system.abilities
         self._disks = disks
-        self.history = History(setup, abilities=self._system.abilities)
+        self.history = History(setup, abilities=self.abilities)
         if isinstance(start, Setup):
-            self.judge = Judge(setup, self._system.abilities)
+            self.judge = Judge(setup, self.abilities)
         else:
             self.judge = start.judge.twin()
             self.history.steps += start.history.steps
@@ -133,10 +133,6 @@ class Session:
     @property
     def world(self) -> World:
         return self.judge.world
-
-    @property
-    def abilities(self) -> Abilities:
-        return self._system.abilities
 
     # --- steps ------------------------------------------------------------------------------------
     def step(
@@ -265,7 +261,7 @@ class Session:
         touched = {event.device for event in events if type(event) is not FaultMet}
         if not self.abilities.io or not isinstance(operation, _LOOKS_ONLY):
             touched.update(members(operation, world))
-        level = self._closest if self._closely(operation, result, events, purpose) else Level.LIGHT
+        level = self._closest if self._closely(operation, result, events, purpose) else self._lightest(operation)
         return self._observe([name for name in world.devices if name in touched], level)
 
     def _observe(self, devices: Iterable[str], level: Level) -> tuple[Observation, ...]:
@@ -276,6 +272,11 @@ class Session:
     @property
     def _closest(self) -> Level:
         return Level.FULL if self._care is not Care.LIGHT and self.abilities.reopen else Level.LIGHT
+
+    @staticmethod
+    def _lightest(operation: Operation) -> Level:
+        """Return the least that must be looked at: what reads the list alone changes no content."""
+        return Level.LIST if isinstance(operation, _LOOKS_ONLY) else Level.LIGHT
 
     def _closely(self, operation: Operation, result: Result, events: Sequence[Event], purpose: Purpose) -> bool:
         """Tell whether what was touched deserves a close look: a failure, a fault, the end of going on after one."""
