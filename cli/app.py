@@ -111,7 +111,7 @@ def run(
     histories: Annotated[int | None, typer.Option(metavar="N", help="Exactly so many histories.")] = None,
     devices: Annotated[int, typer.Option(metavar="N", help="Devices of a group, 1 to 8.")] = 3,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same histories.")] = 0,
-    jobs: Annotated[int, typer.Option(metavar="N", help="Processes.")] = 1,
+    jobs: Annotated[int | None, typer.Option(metavar="N", help="Processes; all cores by default.")] = None,
     semantics: Annotated[Semantics, typer.Option(help="Whose behaviour is right.")] = Semantics.CLASSIC,
     known: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Known, accepted divergences.")] = None,
     out: Out = REPORT_FOLDER,

@@ -1,6 +1,7 @@
 """`snapcheck run`: from the words of the command line to a report."""
 
 import math
+import os
 import signal
 import sys
 from collections.abc import Generator
@@ -19,7 +20,8 @@ from snapcheck.reports import folder as report_folder
 from snapcheck.reports import known
 from snapcheck.reports.known import Accepted, KnownError
 from snapcheck.reports.verdict import EXIT_STATUS, Coverage, RunResult, Verdict
-from snapcheck.stateful_tests.run import DEVICES_MAX, PHASES, Finished, Profile, RunOptions, run_driver
+from snapcheck.stateful_tests.run import DEVICES_MAX, PHASES, Finished, RunOptions, run_driver
+from snapcheck.stateful_tests.units import Profile
 
 PHASES_PLANNED: Final = ("images", "sweep", "tour", "walk", "stateful", "crash")
 
@@ -35,7 +37,7 @@ class RunCall:
     histories: int | None
     devices: int
     seed: int
-    jobs: int
+    jobs: int | None
     semantics: Semantics
     known: Path | None
     out: Path
@@ -77,7 +79,7 @@ def _listening(call: RunCall) -> AbstractContextManager[RunListener]:
 def options_of(call: RunCall) -> RunOptions:
     """Return the options of the run, or raise `CallError` for the first that can not be."""
     _require(1 <= call.devices <= DEVICES_MAX, f"--devices {call.devices}: a group has 1 to {DEVICES_MAX} devices")
-    _require(call.jobs >= 1, f"--jobs {call.jobs}: give 1 or more")
+    _require(call.jobs is None or call.jobs >= 1, f"--jobs {call.jobs}: give 1 or more")
     _require(call.seed >= 0, f"--seed {call.seed}: give 0 or more")
     _require(call.histories is None or call.histories >= 1, f"--histories {call.histories}: give 1 or more")
     _require(
@@ -86,9 +88,15 @@ def options_of(call: RunCall) -> RunOptions:
     )
     return RunOptions(
         phases=phases_of(call.phases), profile=_profile_of(call.profile), seconds=call.seconds,
-        histories=call.histories, devices=call.devices, seed=call.seed, semantics=call.semantics, jobs=call.jobs,
+        histories=call.histories, devices=call.devices, seed=call.seed, semantics=call.semantics,
+        jobs=cores() if call.jobs is None else call.jobs,
         known=_known_of(call.known),
     )  # fmt: skip
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _require(holds: bool, text: str) -> None:  # noqa: FBT001  # reads like an assertion

@@ -124,12 +124,16 @@ class Judge:
     def twin(self) -> "Judge":
         """Return a judge who stands where this one does, and has counted nothing yet."""
         twin = copy(self)
-        twin.counts = {law: [0, 0] for law in Law}
-        twin.cells = Counter()
-        twin.lost = set(self.lost)
-        twin._running = self._running.twin()
-        twin._bindings = dict(self._bindings)
+        twin.separate()
         return twin
+
+    def separate(self) -> None:
+        """Share nothing any more with the judge that this one was copied from."""
+        self.counts = {law: [0, 0] for law in Law}
+        self.cells = Counter()
+        self.lost = set(self.lost)
+        self._running = self._running.twin()
+        self._bindings = dict(self._bindings)
 
     def judge(self, step: Step) -> list[Evidence]:
         """Advance by one recorded step and return the evidence against the driver, the most telling law first."""

@@ -40,10 +40,11 @@ def places_of(trial: Step, abilities: Abilities, targets: Targets) -> tuple[Plac
 
     `targets` says which calls to try when the system does not show them.
     """
-    calls = dict[tuple[str, str], int | None](_calls_in(trial.events))
-    if not abilities.calls:
-        calls = {(device, function): None for device, functions in targets.calls.items() for function in functions}
-    seen: dict[tuple[str, str], int | None] = calls | _io_in(trial.events)
+    seen: dict[tuple[str, str], int | None] = {**_io_in(trial.events)}
+    if abilities.calls:
+        seen |= {**_calls_in(trial.events)}
+    else:
+        seen |= {(device, function): None for device, functions in targets.calls.items() for function in functions}
     return tuple(Place(device, word, times) for (device, word), times in seen.items())
 
 

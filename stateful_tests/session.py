@@ -65,7 +65,9 @@ class Care(StrEnum):
     """How closely a session looks after each step."""
 
     LIGHT = "light"  # never more than a light look, and nothing is done after a failure: what a step costs at least
-    LATE = "late"  # closely where a fault struck and at the end, and nothing is done after a failure: for long histories
+    LATE = (
+        "late"  # closely where a fault struck and at the end, and nothing is done after a failure: for long histories
+    )
     USUAL = "usual"  # closely after a failure and at the end, lightly otherwise
     CLOSE = "close"  # closely after every step: says which step did it, and closes devices all the time
 

@@ -10,14 +10,14 @@ are shared out by what the model expects of them, so that two shards never hold 
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Final, NamedTuple
 
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import find_target
-from snapcheck.model.device import World
+from snapcheck.model.device import Outcome, World
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import Fault
 from snapcheck.model.history import Step
@@ -59,7 +59,7 @@ REACHES: Final = {
 def scope(profile: Profile, *, devices: int, length: int) -> str:
     """Return what was done when every sequence of up to `length` operations was."""
     reach = REACHES[profile]
-    groups = "1 device" if devices == 1 else "2 devices" if devices == 2 else "2 and 3 devices"  # noqa: PLR2004
+    groups = "1 device" if devices == 1 else "2 devices" if devices == 2 else "2 and 3 devices"
     faults = ", ".join(blow.words for blow in reach.blows)
     return f"length {length} from {reach.points} starting points on {groups}, every fault {faults}"
 
@@ -120,8 +120,9 @@ class _Sweep:
         for length in range(1, self._reach.length + 1):
             for state, operations in self._work(length):
                 self._counts[f"states, length {length}"] += 1
+                alike = _like_an_earlier_one(state.world, self._operations(state))
                 for operation in operations:
-                    self._try(state, operation)
+                    self._try(state, operation, with_faults=operation not in alike)
             self._gatherer.answer.length = length
 
     # --- states -----------------------------------------------------------------------------------
@@ -163,8 +164,7 @@ class _Sweep:
 
     def _is_mine(self, world: World, operation: Operation) -> bool:
         """Tell whether this shard has the state that `operation` leads to, going by what the model expects of it."""
-        outcome = allowed_by_model(world, operation, ())[0]
-        changed = {name: states[0].state for name, states in outcome.devices.items()}
+        changed = {name: states[0].state for name, states in _expected(world, operation).devices.items()}
         after = [changed.get(name, device) for name, device in world.devices.items()]
         return int(digest_of(repr(after)), 16) % SHARDS == self._unit.shard
 
@@ -199,11 +199,14 @@ class _Sweep:
         return session
 
     # --- cases ------------------------------------------------------------------------------------
-    def _try(self, state: _State, operation: Operation) -> None:
+    def _try(self, state: _State, operation: Operation, *, with_faults: bool) -> None:
         """Run the case without a fault, and one for each fault at each place that it shows."""
         trial, broken = self._case(state, operation, ())
-        if trial is None or broken:
-            self._counts["operations that break a law without a fault"] += broken
+        if not with_faults:
+            self._counts["operations like another one, tried without faults"] += 1
+        if broken:
+            self._counts["operations that break a law without a fault"] += 1
+        if trial is None or broken or not with_faults:
             return
         for place in places_of(trial, self._abilities, targets_of(state.world, operation)):
             for at in range(1, (place.times or AT_MAX) + 1):
@@ -238,3 +241,18 @@ class _Sweep:
     def _require_time(self) -> None:
         if self._gatherer.must_stop():
             raise _Stopped
+
+
+def _expected(world: World, operation: Operation) -> Outcome:
+    """Return what the model expects of an operation that meets no fault."""
+    return allowed_by_model(world, operation, ())[0]
+
+
+def _like_an_earlier_one(world: World, operations: Iterable[Operation]) -> frozenset[Operation]:
+    """Return the operations that do the same as an earlier one of their kind, such as a delete by id and by name."""
+    seen: set[tuple[type[Operation], str]] = set()
+    alike: set[Operation] = set()
+    for operation in operations:
+        key = type(operation), repr(_expected(world, operation))
+        (alike.add(operation) if key in seen else seen.add(key))
+    return frozenset(alike)

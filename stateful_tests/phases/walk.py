@@ -16,7 +16,6 @@ from typing import Final, NamedTuple
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import find_target
 from snapcheck.model.device import World
-from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CallFault, Fault, family
 from snapcheck.model.history import Step
 from snapcheck.model.operations import KINDS, OPERATIONS, AllDelete, Delete, DelVm, Operation
@@ -86,8 +85,8 @@ def fault_class(fault: Fault) -> str:
 def draw_swarm(rng: Random, able: tuple[str, ...] | None) -> Swarm:
     """Draw a swarm for a system that performs the operations `able`."""
     words = _WORDS if able is None else able
-    some = tuple(word for word in words if rng.random() < 0.6)  # noqa: PLR2004  # six in ten
-    kinds = able if rng.random() < 0.3 or not some else some  # noqa: PLR2004  # three in ten have everything
+    some = tuple(word for word in words if rng.random() < 0.6)  # six in ten
+    kinds = able if rng.random() < 0.3 or not some else some  # three in ten have everything
     faults = frozenset(each for each in _FAULT_CLASSES if rng.random() < (0.2 if each == "damage" else 0.7))
     return Swarm(kinds, faults, rng.choice(_CARES))
 
@@ -106,15 +105,12 @@ class Seen(NamedTuple):
 def seen_in(step: Step, before: World) -> Seen:
     """Return what a step from the state `before` showed."""
     met = step.met if step.faults else ()
-    outcome = "as the fault says" if step.result.errno in _errnos_of(met) else step.result.errno.name
+    injected = {getattr(fault if isinstance(fault, CallFault) else fault.effect, "errno", None) for fault in met}
+    outcome = "as the fault says" if step.result.errno in injected else step.result.errno.name
     return Seen(
         frozenset(state_class(device) for device in before.devices.values()), type(step.operation),
         tuple(fault_kind(fault) for fault in met), outcome, step.result.first_bad,
     )  # fmt: skip
-
-
-def _errnos_of(met: tuple[Fault, ...]) -> tuple[Errno, ...]:
-    return tuple(getattr(fault, "errno", None) or getattr(fault.effect, "errno", Errno.OK) for fault in met)
 
 
 def _is_full(world: World) -> bool:
@@ -138,9 +134,9 @@ class _Walk:
 
     def history(self, number: int) -> None:
         """Draw and run one history, from the seed that belongs to its number."""
-        rng = Random(f"{self._unit.seed}/{self._unit.shard}/{NAME}/{number}")
+        rng = Random(f"{self._unit.seed}/{self._unit.shard}/{NAME}/{number}")  # noqa: S311  # the same again, not secret
         swarm = draw_swarm(rng, self._able)
-        kept = rng.choice(self._kept) if self._kept and rng.random() < 0.5 else None  # noqa: PLR2004  # every other
+        kept = rng.choice(self._kept) if self._kept and rng.random() < 0.5 else None  # every other
         chooser = RandomChooser(rng)
         start = kept or draw_setup(
             chooser, semantics=self._unit.semantics, devices_max=self._unit.devices, qcow2_prepared=self._prepared

@@ -13,7 +13,8 @@ from snapcheck.model.history import History
 from snapcheck.model.law_names import Law
 from snapcheck.model.setup import Semantics
 from snapcheck.reports.verdict import RunResult, Verdict
-from snapcheck.stateful_tests.run import PHASES, Finished, Listener, Profile, Progress, RunOptions
+from snapcheck.stateful_tests.run import PHASES, Finished, Listener, Progress, RunOptions
+from snapcheck.stateful_tests.units import Profile
 
 Snapcheck = Callable[..., CompletedProcess[str]]
 

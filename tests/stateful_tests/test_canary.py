@@ -12,8 +12,9 @@ from snapcheck.model.setup import Semantics
 from snapcheck.reports import reproducer
 from snapcheck.reports.verdict import RunResult, Verdict, ViolationReport
 from snapcheck.stateful_tests.replay import ReplayState, replay
-from snapcheck.stateful_tests.run import Profile, RunOptions, Silent, run_driver
+from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
 from snapcheck.stateful_tests.seeded_bugs import CATALOGUE, SeededBug
+from snapcheck.stateful_tests.units import Profile
 
 # A quick run has the time for several times as many histories, so a bug that these find is found by it.
 HISTORIES = 120
