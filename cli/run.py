@@ -18,8 +18,11 @@ from snapcheck.cli.targets import target_of
 from snapcheck.model.setup import Semantics
 from snapcheck.reports import folder as report_folder
 from snapcheck.reports import known
+from snapcheck.reports.jsonl import HistoryError
 from snapcheck.reports.known import Accepted, KnownError
 from snapcheck.reports.verdict import EXIT_STATUS, Coverage, RunResult, Verdict
+from snapcheck.stateful_tests import corpus
+from snapcheck.stateful_tests.corpus import Corpus
 from snapcheck.stateful_tests.run import DEVICES_MAX, PHASES, Finished, RunOptions, run_driver
 from snapcheck.stateful_tests.units import Profile
 
@@ -40,6 +43,7 @@ class RunCall:
     jobs: int | None
     semantics: Semantics
     known: Path | None
+    corpus: Path | None
     out: Path
     quiet: bool
     progress: bool
@@ -90,7 +94,7 @@ def options_of(call: RunCall) -> RunOptions:
         phases=phases_of(call.phases), profile=_profile_of(call.profile), seconds=call.seconds,
         histories=call.histories, devices=call.devices, seed=call.seed, semantics=call.semantics,
         jobs=cores() if call.jobs is None else call.jobs,
-        known=_known_of(call.known),
+        known=_known_of(call.known), corpus=_corpus_of(call.corpus),
     )  # fmt: skip
 
 
@@ -129,6 +133,15 @@ def _known_of(path: Path | None) -> tuple[Accepted, ...]:
         return () if path is None else known.read(path)
     except KnownError as error:
         raise CallError(f"--known {error}") from None
+
+
+def _corpus_of(path: Path | None) -> Corpus | None:
+    try:
+        return None if path is None else corpus.read(path)
+    except HistoryError as error:
+        raise CallError(f"--corpus {error}; mend the file, or take it out") from None
+    except OSError as error:
+        raise CallError(f"--corpus {path}: {error.strerror or error}; name a folder") from None
 
 
 # --- the report -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,9 +26,13 @@ from snapcheck.model.operations import kind_of
 from snapcheck.model.setup import Semantics
 from snapcheck.reports.known import Accepted, mark
 from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict, ViolationReport
+from snapcheck.stateful_tests.corpus import NAME as NAME_OF_CORPUS
+from snapcheck.stateful_tests.corpus import Corpus
 from snapcheck.stateful_tests.coverage import coverage
 from snapcheck.stateful_tests.goals import declared, missed
 from snapcheck.stateful_tests.phases import stateful, sweep, walk
+from snapcheck.stateful_tests.replay import Replayed, ReplayState, replay
+from snapcheck.stateful_tests.session import Care
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
 from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
 from snapcheck.stateful_tests.work import Crew, Run, Tick, crew
@@ -63,6 +67,7 @@ class RunOptions:
     semantics: Semantics = Semantics.CLASSIC
     jobs: int = 1
     known: tuple[Accepted, ...] = ()
+    corpus: Corpus | None = None
 
 
 class Progress(NamedTuple):
@@ -133,6 +138,8 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
     """
     run = _Run(target, options, listener)
     try:
+        if options.corpus is not None:
+            _replay_corpus(run, options.corpus)
         with crew(options.jobs) as workers:
             for at, name in enumerate(options.phases):
                 _run_phase(run, name, _share_of(options.phases[at:]), workers)
@@ -144,7 +151,10 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
         run.notes.append(f"the harness itself failed: {_where(error)}")
     with suppress(KeyboardInterrupt):
         _shrink_all(run)
-    return Finished(_result(run), tuple(run.sample[:SAMPLE_MAX]))
+    result = _result(run)
+    if options.corpus is not None:
+        result = _extend_corpus(options.corpus, result)
+    return Finished(result, tuple(run.sample[:SAMPLE_MAX]))
 
 
 def _where(error: Exception) -> str:
@@ -251,6 +261,52 @@ def _scope(name: str, options: RunOptions, length: int) -> str:
     return f"random histories of up to {steps} operations, 1 to {options.devices} devices, {SHARDS} shards"
 
 
+# --- the corpus -----------------------------------------------------------------------------------
+def _replay_corpus(run: _Run, corpus: Corpus) -> None:
+    """Replay what failed once: what still does is a violation of this run, what does not is dropped."""
+    run.listener.on_phase(NAME_OF_CORPUS, histories=len(corpus.entries), seconds=None)
+    begun, counts, steps = time.monotonic(), Counter[str](), 0
+    for entry in corpus.entries:
+        done, failure = _replayed(run.target, entry.history)
+        steps += len(done.history.steps)
+        counts[done.state.value.lower()] += 1
+        if done.state is ReplayState.FIXED:
+            corpus.drop(entry)
+        elif failure is None:
+            run.notes.append(f"{entry.path.name} of the corpus can not be run: {done.text}")
+        else:
+            _report(run, failure, Shrunk(failure.history, failure.evidence, Care.USUAL, finished=True))
+    run.phases.append(
+        PhaseReport(
+            NAME_OF_CORPUS, len(corpus.entries), steps, time.monotonic() - begun, complete=True,
+            scope=f"what is in {corpus.folder}", counts=dict(sorted(counts.items())),
+        )
+    )  # fmt: skip
+
+
+def _replayed(target: Target, history: History) -> tuple[Replayed, Failure | None]:
+    """Replay a history; return how it went, and the failure that it still shows."""
+    done = replay(target, history)
+    if done.state is not ReplayState.STILL_FAILS:
+        return done, None
+    return done, Failure(NAME_OF_CORPUS, done.evidence, done.history, 0.0)
+
+
+def _extend_corpus(corpus: Corpus, result: RunResult) -> RunResult:
+    """Add what this run found, and say in the corpus' phase what became of its files."""
+    added = corpus.add(result, (each for each in result.violations if each.phase != NAME_OF_CORPUS))
+    phases = list(result.phases)
+    for at, phase in enumerate(phases):
+        if phase.name == NAME_OF_CORPUS:
+            counts = {**phase.counts, "added": added}
+            told = [f"{counts.get(word, 0)} {words}" for word, words in _CORPUS_WORDS.items()]
+            phases[at] = replace(phase, counts=counts, scope=f"{phase.scope}: {', '.join(told)}")
+    return replace(result, phases=tuple(phases))
+
+
+_CORPUS_WORDS: Final = {"still fails": "still failing", "fixed": "fixed and dropped", "added": "added"}
+
+
 # --- violations -----------------------------------------------------------------------------------
 def _shrink_all(run: _Run) -> None:
     """Shrink the shortest failure of each kind, errors first, as far as the time for it goes."""
@@ -299,11 +355,12 @@ def _report(run: _Run, failure: Failure, shrunk: Shrunk) -> None:
     if _is_told(run, first.law.value, operation, first.severity.value):
         return
     identity = _identity(run.target.name, first.law, history)
+    alike = (failure, *(each for each in run.failures if each.kind == failure.kind))
     violation = ViolationReport(
         id=identity, law=first.law, severity=first.severity, device=first.device, operation=operation,
         summary=first.summary, operations=len(history.steps), faults=sum(len(step.faults) for step in history.steps),
         phase=failure.phase, known=False, replay=f"snapcheck replay {identity}",
-        found_after_s=round(min(each.found_after_s for each in run.failures if each.kind == failure.kind), 3),
+        found_after_s=round(min(each.found_after_s for each in alike), 3),
         evidence=tuple(f"{each.law.value}: {each.summary}" for each in others), expected=first.expected,
         actual=first.actual, step=len(history.steps) - 1, history=history,
     )  # fmt: skip

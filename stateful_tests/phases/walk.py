@@ -34,7 +34,7 @@ from snapcheck.stateful_tests.work import Control
 
 NAME: Final = "walk"
 STEPS_MIN: Final = 30  # of a history, before the lack of anything new ends it
-STEPS_MAX: Final = 200
+STEPS_MAX: Final = 100
 PATIENCE: Final = 20  # steps without anything new
 KEPT_MAX: Final = 24  # ends of histories that are worth going on from
 _FAULT_CLASSES: Final = ("call", "error", "damage", "delay")
