@@ -91,12 +91,12 @@ def state_differences(state: Device, seen: Observation, *, struck: bool) -> tupl
     found: list[Difference] = []
     if not (struck and is_dead(seen.memory)):
         shown = image.content if image.view is None else image.view.content
-        found += _view_differences("memory", seen.memory, state, shown)
+        found += _view_differences("memory", seen.memory, state, shown, seen.level)
     elif seen.disk is None and seen.level is Level.FULL:
         found.append(Difference(Part.MEDIUM, "memory", "a device that can be opened again", "a node without a driver"))
     if seen.disk is not None:
         found += _view_differences(
-            "disk", seen.disk, state, image.content if not state.in_flight else _landing(state, image)
+            "disk", seen.disk, state, image.content if not state.in_flight else _landing(state, image), seen.level
         )
     if seen.contents is not None:
         for snapshot, held in pair_contents(image, seen):
@@ -118,15 +118,15 @@ def _readable(view: View) -> str:
     return unreadable(view) if is_dead(view) else "it can be read"
 
 
-def _view_differences(where: str, view: View, state: Device, shown: Content) -> list[Difference]:
+def _view_differences(where: str, view: View, state: Device, shown: Content, level: Level) -> list[Difference]:
     """Return where `view` differs from the list and size of `state` and the content `shown`."""
     found: list[Difference] = []
     image = state.image
     assert image is not None
     if not (view.snapshots is None and state.spec.kind is Kind.PLAIN) and not lists_equal(image, view.snapshots):
         found.append(Difference(Part.LIST, where, *_list_difference(image, view)))
-    if view.sectors is None and view.content is None and not view.errors:
-        return found  # at level list nobody looked at the rest
+    if level is Level.LIST:
+        return found
     if view.sectors != image.sectors:
         actual = unreadable(view) if view.sectors is None else f"{view.sectors} sectors"
         found.append(Difference(Part.SIZE, where, f"{image.sectors} sectors", actual))

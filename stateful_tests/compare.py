@@ -6,6 +6,7 @@ A history alone decides: judging one as it happens, and judging it from a file a
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from snapcheck.model.device import Content as Tags
@@ -245,6 +246,7 @@ _NOTHING_FITS: Final = Fit(Outcome(Expected(errnos=None), {}), (), {}, {}, Rank(
 _AFTER_A_CRASH: Final = frozenset({Law.NO_CRASH, Law.NO_HANG})
 
 
+@lru_cache(maxsize=16)
 def _rules_by_operation(
     abilities: Abilities,
 ) -> dict[type[Operation], tuple[tuple[Law, Callable[[StepFacts], Judged]], ...]]:

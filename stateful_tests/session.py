@@ -20,7 +20,6 @@ from snapcheck.model.errno import Errno
 from snapcheck.model.facts import WALKS, Evidence, included, members, root_of
 from snapcheck.model.faults import CallFault, Fault
 from snapcheck.model.history import (
-    Abilities,
     Event,
     EventList,
     FaultMet,
@@ -85,8 +84,9 @@ class Session:
         self._system = self._build(target, files, setup)
         self._system.start(setup)
         self._events.take()
-        self.history = History(setup, abilities=self._system.abilities)
-        self.judge = Judge(setup, self._system.abilities)
+        self.abilities: Final = self._system.abilities
+        self.history = History(setup, abilities=self.abilities)
+        self.judge = Judge(setup, self.abilities)
         self.over = False
         self.broken_off = False
         self.counts: Counter[str] = Counter()
@@ -111,10 +111,6 @@ class Session:
     @property
     def world(self) -> World:
         return self.judge.world
-
-    @property
-    def abilities(self) -> Abilities:
-        return self._system.abilities
 
     # --- steps ------------------------------------------------------------------------------------
     def step(
@@ -219,7 +215,7 @@ class Session:
         touched = {event.device for event in events if type(event) is not FaultMet}
         if not self.abilities.io or not isinstance(operation, _LOOKS_ONLY):
             touched.update(members(operation, world))
-        level = self._closest if self._closely(operation, result, events, purpose) else Level.LIGHT
+        level = self._closest if self._closely(operation, result, events, purpose) else self._lightest(operation)
         return self._observe([name for name in world.devices if name in touched], level)
 
     def _observe(self, devices: Iterable[str], level: Level) -> tuple[Observation, ...]:
@@ -230,6 +226,11 @@ class Session:
     @property
     def _closest(self) -> Level:
         return Level.FULL if self._care is not Care.LIGHT and self.abilities.reopen else Level.LIGHT
+
+    @staticmethod
+    def _lightest(operation: Operation) -> Level:
+        """Return the least that must be looked at: what reads the list alone changes no content."""
+        return Level.LIST if isinstance(operation, _LOOKS_ONLY) else Level.LIGHT
 
     def _closely(self, operation: Operation, result: Result, events: Sequence[Event], purpose: Purpose) -> bool:
         """Tell whether what was touched deserves a close look: a failure, a fault, the end of going on after one."""

@@ -10,7 +10,7 @@ from snapcheck.model.content import SECTOR, ZERO, pattern, vmstate_pattern
 from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot
 from snapcheck.model.snapshot import SnapshotInfo
 
-_IMAGES_KEPT: Final = 512  # of some tens of kilobytes each; a run draws from fewer
+_IMAGES_KEPT: Final = 64  # of some tens of kilobytes each: making one takes a millisecond, so memory counts for more
 
 
 def prepared_image(spec: DeviceSpec) -> MemoryFile:

@@ -41,6 +41,15 @@ def run(target: Target = QCOW2, **options: object) -> RunResult:
     return run_driver(target, RunOptions(**options), Silent()).result  # type: ignore[arg-type]  # options of the run
 
 
+def put_in_place(monkeypatch: pytest.MonkeyPatch, target: Target) -> None:
+    """Let every unit find this target, whatever it is called."""
+
+    def found(_name: str) -> Target:
+        return target
+
+    monkeypatch.setattr(stateful, "find_target", found)
+
+
 def told(result: RunResult) -> set[tuple[str, str]]:
     return {(each.law.value, each.operation) for each in result.violations if each.severity is Severity.ERROR}
 
@@ -114,7 +123,7 @@ def test_a_driver_that_can_not_be_started_leaves_the_verdict_unknown(monkeypatch
         raise BlockError(5, "no such luck")
 
     target = Target("mine:refuses", "refuses", refuses)
-    monkeypatch.setattr(stateful, "find_target", lambda _name: target)
+    put_in_place(monkeypatch, target)
     result = run(target, histories=8)
     assert result.verdict is Verdict.UNKNOWN
     assert "could not be started" in result.notes[0]
@@ -193,7 +202,8 @@ class Dies(Qcow2Driver):
     __slots__ = ()
 
     def snapshot_list(self) -> Sequence[object]:  # type: ignore[override]
-        return [[][len(super().snapshot_list())]]
+        entries: list[object] = []
+        return [entries[len(super().snapshot_list())]]
 
 
 def open_as(driver: type[Qcow2Driver]) -> Target:
@@ -205,7 +215,7 @@ def open_as(driver: type[Qcow2Driver]) -> Target:
 
 def test_a_driver_that_dies_breaks_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     target = open_as(Dies)
-    monkeypatch.setattr(stateful, "find_target", lambda _name: target)
+    put_in_place(monkeypatch, target)
     result = run(target, histories=8)
     assert result.verdict is Verdict.FAILED
     assert result.violations[0].law is Law.NO_CRASH
@@ -214,7 +224,7 @@ def test_a_driver_that_dies_breaks_no_crash(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_driver_that_loops_breaks_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     target = open_as(Loops)
-    monkeypatch.setattr(stateful, "find_target", lambda _name: target)
+    put_in_place(monkeypatch, target)
     monkeypatch.setattr("snapcheck.stateful_tests.watchdog.OPERATION_SECONDS_MAX", 0.2)
     result = run(target, histories=24)
     assert result.verdict is Verdict.FAILED
