@@ -182,7 +182,7 @@ class Header(NamedTuple):
         table_bytes = self.refcount_table_clusters << self.cluster_bits
         if not table_bytes:
             raise ImageError(
-                "refcount_table_clusters: 0, an image has at least one; `qemu-img check -r all` rebuilds it"
+                "refcount_table_clusters: 0, expected 1 or more; `snapcheck check IMAGE --repair` makes a table"
             )
         require_table(
             "refcount_table", self.refcount_table_offset, table_bytes, self,
@@ -291,7 +291,7 @@ class SnapshotEntry:
         if self.extra_bytes > SNAPSHOT_EXTRA_BYTES_MAX:
             raise ImageError(
                 f"snapshots: entry {index} has {self.extra_bytes} bytes of extra data, more than"
-                f" {SNAPSHOT_EXTRA_BYTES_MAX}; `qemu-img check -r all` cuts it",
+                f" {SNAPSHOT_EXTRA_BYTES_MAX}; `snapcheck check IMAGE --repair` cuts it",
                 errno=Errno.EFBIG,
             )
         if self.extra_bytes < _KNOWN_EXTRA.size and header.version >= 3:
