@@ -165,14 +165,15 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folde
 # --- images and drivers ---------------------------------------------------------------------------
 @app.command()
 def check(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A qcow2 image; it is only read.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A qcow2 image; without --repair it is only read.")],
     *,
+    repair: Annotated[bool, typer.Option("--repair", help="Put right what can be; copy the image first.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> int:
-    """Open, check and draw a qcow2 image."""
+    """Check, draw and repair a qcow2 image."""
     from snapcheck.cli.check import check_command
 
-    return check_command(image, as_json=as_json)
+    return check_command(image, as_json=as_json, repairs=repair)
 
 
 @app.command()

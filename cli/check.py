@@ -1,7 +1,8 @@
-"""`snapcheck check`: one qcow2 image opened, checked and drawn."""
+"""`snapcheck check`: one qcow2 image checked, drawn and, when asked for, repaired."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -9,10 +10,10 @@ from typing import Final
 from snapcheck.cli.cluster_map import drawn
 from snapcheck.cli.errors import CallError
 from snapcheck.cli.say import say
-from snapcheck.impl.blockfile import BlockError
-from snapcheck.impl.qcow2.check import ClusterKind, Report
-from snapcheck.impl.qcow2.image import Image
+from snapcheck.impl.blockfile import BlockError, DiskFile
+from snapcheck.impl.qcow2.check import ClusterKind, Report, inspect
 from snapcheck.impl.qcow2.layout import ImageError, SnapshotEntry
+from snapcheck.impl.qcow2.repair import repair
 from snapcheck.reports.words import shown
 
 SCHEMA: Final = 1
@@ -20,26 +21,43 @@ PROBLEMS_MAX: Final = 20
 PROBLEMS: Final = 1
 
 
-def check_command(path: Path, *, as_json: bool) -> int:
-    """Print what is in the image and what is wrong with it; 0 when it is clean, 1 when there are problems."""
+def check_command(path: Path, *, as_json: bool, repairs: bool = False) -> int:
+    """Print what is in the image and what is wrong with it; 0 when it is clean, 1 when there are problems.
+
+    With `repairs` what can be put right is put right first, and what was done is told.
+    """
+    done = repaired(path) if repairs else ()
     report = report_of(path)
     if as_json:
-        say(json.dumps(data_of(path, report), indent=1))
+        say(json.dumps(data_of(path, report, done), indent=1))
     else:
-        for line in lines(path, report):
+        for line in lines(path, report, done):
             say(line)
     return 0 if report.clean else PROBLEMS
 
 
 def report_of(path: Path) -> Report:
     """Return what the checker says of the image, or raise `CallError` when it can not be judged."""
+    with _opened(path, read_only=True) as disk:
+        return inspect(disk)
+
+
+def repaired(path: Path) -> tuple[str, ...]:
+    """Repair the image and return what was done, or raise `CallError` when it can not even be checked."""
+    with _opened(path, read_only=False) as disk:
+        return repair(disk).done
+
+
+@contextmanager
+def _opened(path: Path, *, read_only: bool) -> Generator[DiskFile]:
+    """Lend the file; what goes wrong with it is a wrong call."""
     if not path.exists():
         raise CallError(f"{path}: there is no such file; name a qcow2 image")
     if not path.is_file() and not path.is_block_device():
         raise CallError(f"{path}: is no file; name a qcow2 image")
     try:
-        with Image.open(path, read_only=True) as image:
-            return image.check()
+        with closing(DiskFile(path, read_only=read_only)) as disk:
+            yield disk
     except (ImageError, BlockError) as error:
         raise CallError(_about(path, str(error))) from None
 
@@ -50,8 +68,8 @@ def _about(path: Path, text: str) -> str:
 
 
 # --- for people -----------------------------------------------------------------------------------
-def lines(path: Path, report: Report) -> Iterator[str]:
-    """Yield the page: facts, map, snapshots, problems."""
+def lines(path: Path, report: Report, done: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the page: facts, map, snapshots, what was repaired, problems."""
     header = report.header
     yield (
         f"{path}: qcow2, {_bytes(header.size)} virtual, {_bytes(report.file_bytes)} in the file, "
@@ -62,6 +80,7 @@ def lines(path: Path, report: Report) -> Iterator[str]:
     yield ""
     yield from _snapshot_lines(report.snapshots)
     yield ""
+    yield from (f"repaired: {each}" for each in done)
     yield from _problem_lines(report)
 
 
@@ -90,8 +109,7 @@ def _problem_lines(report: Report) -> Iterator[str]:
         yield f"  {problem}"
     if len(report.problems) > PROBLEMS_MAX:
         yield "  and more; --json tells up to 50 of each sort"
-    if report.corruptions:
-        yield "copy the image before you let `qemu-img check -r all` repair it"
+    yield "copy the image before you let `snapcheck check IMAGE --repair` repair it"
 
 
 def _bytes(count: int) -> str:
@@ -107,7 +125,7 @@ def _date(seconds: int) -> str:
 
 
 # --- for machines ---------------------------------------------------------------------------------
-def data_of(path: Path, report: Report) -> dict[str, object]:
+def data_of(path: Path, report: Report, done: tuple[str, ...] = ()) -> dict[str, object]:
     """Return what `--json` prints (docs/reference/command_line.md)."""
     counts = report.cluster_counts()
     return {
@@ -117,7 +135,7 @@ def data_of(path: Path, report: Report) -> dict[str, object]:
         "cluster_bytes": report.header.cluster_bytes,
         "clusters": {kind.name.lower().replace("_", "-"): counts[kind] for kind in ClusterKind},
         "snapshots": [_snapshot_data(entry) for entry in report.snapshots],
-        "problems": list(report.problems),
+        "problems": list(report.problems), "repaired": list(done),
     }  # fmt: skip
 
 

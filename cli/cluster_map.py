@@ -16,6 +16,7 @@ LETTERS: Final = {
     ClusterKind.SNAPSHOT_TABLE: ("S", "snapshot table"),
     ClusterKind.REFCOUNT_TABLE: ("T", "refcount table"),
     ClusterKind.REFCOUNT_BLOCK: ("R", "refcount block"),
+    ClusterKind.BITMAP: ("B", "dirty bitmaps"),
     ClusterKind.L1: ("1", "L1 table"),
     ClusterKind.L2: ("2", "L2 table"),
     ClusterKind.DATA: ("#", "data"),

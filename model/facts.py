@@ -16,11 +16,21 @@ from snapcheck.model.operations import (
     AllFind,
     AllFindVmstateBs,
     AllGoto,
+    CanSnapshot,
     DelVm,
+    Find,
+    FindByIdAndName,
+    List,
+    LoadTmp,
+    LoadTmpByIdOrName,
     LoadVm,
     Operation,
+    Reopen,
     SaveVm,
+    SetMedium,
+    SetReadOnly,
     Transaction,
+    VmstateRead,
     kind_of,
 )
 from snapcheck.model.setup import Semantics
@@ -31,6 +41,11 @@ STATE: Final = (Part.LIST, Part.SIZE, Part.CONTENT, Part.MEDIUM)  # what an oper
 WALKS: Final = (
     AllCanSnapshot, AllFind, AllCreate, AllGoto, AllDelete, AllFindVmstateBs, SaveVm, LoadVm, DelVm, Transaction,
 )  # fmt: skip
+LOOKS: Final = (  # what changes no medium
+    VmstateRead, CanSnapshot, Find, FindByIdAndName, List, LoadTmp, LoadTmpByIdOrName, AllCanSnapshot, AllFind,
+    AllFindVmstateBs,
+)  # fmt: skip
+REOPENS: Final = (Reopen, SetReadOnly, SetMedium)
 WHERE: Final = {"memory": "in memory", "disk": "on disk"}
 TEXT_MAX: Final = 600
 
@@ -123,12 +138,14 @@ class Running:
 
     in_flight   guest requests that were submitted and have not completed, by device
     checks      what the checker said of a device when it last looked
+    unflushed   devices on which something was written since their last flush that succeeded
     troubled    devices that answered an error or met a fault since the checker last looked
     failed      devices that ever did
     """
 
     in_flight: dict[str, int] = field(default_factory=dict[str, int])
     checks: dict[str, Check] = field(default_factory=dict[str, Check])
+    unflushed: set[str] = field(default_factory=set[str])
     troubled: set[str] = field(default_factory=set[str])
     failed: set[str] = field(default_factory=set[str])
 

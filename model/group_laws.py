@@ -4,10 +4,12 @@ They are judged by the recorded calls, never by where a fault was armed: a drive
 law looks like and when each is asked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from snapcheck.model.facts import (
     HELD,
+    LOOKS,
+    REOPENS,
     WHERE,
     Evidence,
     Judged,
@@ -23,7 +25,7 @@ from snapcheck.model.history import UNWRITTEN, FaultMet
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import bad_text, listed, listing, lists_equal
 from snapcheck.model.operations import AllCreate, AllDelete, DelVm, LoadVm, SaveVm, Transaction
-from snapcheck.model.trace import CHANGING_CALLS, GroupCall, OwnCall
+from snapcheck.model.trace import CHANGING_CALLS, CHANGING_IO, GroupCall, OwnCall, Touch
 
 
 # --- who is named, who is touched -----------------------------------------------------------------
@@ -77,26 +79,36 @@ def _touched_after(facts: StepFacts, group: GroupCall, culprit: OwnCall) -> Evid
 
 
 def excluded_untouched(facts: StepFacts) -> Judged:
-    """Nobody outside the walk may get a snapshot call, write, discard or truncate."""
-    walk = facts.walk
-    outside = facts.before.devices.keys() - set(walk)
-    if not outside:
+    """Nobody outside the walk may get a snapshot call, write, discard or truncate.
+
+    Nor may anything be written to a device that is read-only, or that is only looked at (SPEC G.7).
+    """
+    walk, devices = facts.walk, facts.before.devices
+    outside = devices.keys() - set(walk)
+    if isinstance(facts.step.operation, LOOKS):
+        only_read = set(walk)
+    elif isinstance(facts.step.operation, REOPENS):
+        only_read = set[str]()  # opening a device for writing may repair it
+    else:
+        only_read = {name for name in walk if name in devices and devices[name].read_only}
+    if not outside and not only_read:
         return
-    for touch in _touches_of(facts, outside):
-        summary = f"{facts.kind} touched {touch[0]}, which is outside its walk"
-        walked = f"nothing but {', '.join(walk) or 'nobody'}"
-        yield error(Law.EXCLUDED_UNTOUCHED, touch[0], summary, walked, f"{touch[1]} on {touch[0]}")
+    for touch in _touches_of(facts, outside, only_read):
+        where = "outside its walk" if touch.device in outside else "not there to be written to"
+        summary = f"{facts.kind} touched {touch.device}, which is {where}"
+        walked = f"nothing but {', '.join(walk) or 'nobody'}" if touch.device in outside else "reads alone"
+        yield error(Law.EXCLUDED_UNTOUCHED, touch.device, summary, walked, f"{touch.what} on {touch.device}")
         return
     yield HELD
 
 
-def _touches_of(facts: StepFacts, outside: set[str]) -> Iterator[tuple[str, str]]:
+def _touches_of(facts: StepFacts, outside: Collection[str], only_read: Collection[str]) -> Iterator[Touch]:
     for call in facts.trace.calls:
         if call.device in outside:
-            yield call.device, f"snapshot {call.function}"
+            yield Touch(call.device, f"snapshot {call.function}")
     for touch in facts.trace.touches(0, len(facts.step.events)):
-        if touch.device in outside:
-            yield touch.device, touch.what
+        if touch.device in outside or (touch.device in only_read and touch.what in CHANGING_IO):
+            yield touch
 
 
 # --- what is left behind --------------------------------------------------------------------------
@@ -256,5 +268,5 @@ def drained(facts: StepFacts) -> Judged:
                 actual = f"requests of {', '.join(sorted(busy))} in flight"
                 yield error(Law.DRAINED, first, summary, "no guest request in flight", actual)
                 return
-    if any(call.function in CHANGING_CALLS for call in facts.trace.calls):
+    if facts.running.in_flight and any(call.function in CHANGING_CALLS for call in facts.trace.calls):
         yield HELD

@@ -11,7 +11,7 @@ from typing import Final
 
 from snapcheck.model.device import Outcome
 from snapcheck.model.errno import Errno
-from snapcheck.model.facts import HELD, STATE, WALKS, WHERE, Evidence, Judged, Look, StepFacts, differs, error, warning
+from snapcheck.model.facts import HELD, STATE, WHERE, Evidence, Judged, Look, StepFacts, differs, error, warning
 from snapcheck.model.group_laws import (
     all_or_nothing,
     drained,
@@ -150,7 +150,7 @@ def out_params(facts: StepFacts) -> Judged:
             yield _wrong_sn(facts, facts.nearest.expected.sn, answer.sn)
         else:
             yield HELD
-    if "message" in facts.wrong:
+    if "message" in facts.wrong and {"errno", "answer"}.isdisjoint(facts.wrong):  # else `result` says what is wrong
         wanted, got = ("an error text", "none") if answer.message is None else ("no error text", f"{answer.message!r}")
         summary = f"{facts.what} answered {answer.errno.name} with errp in the wrong state"
         yield error(Law.OUT_PARAMS, facts.device, summary, wanted, got)
@@ -244,6 +244,30 @@ def success_means_done(facts: StepFacts) -> Judged:
         else:
             summary = f"{facts.kind} reported success, but {WHERE[bad.where]} {name} does not show it"
             yield differs(Law.SUCCESS_MEANS_DONE, name, summary, bad)
+    if facts.abilities.io and isinstance(facts.step.operation, _DURABLE):
+        yield from _reached_the_medium(facts)
+
+
+def _reached_the_medium(facts: StepFacts) -> Judged:
+    """Guest writes must have been flushed when a flush reports success, a snapshot operation by itself."""
+    is_flush = isinstance(facts.step.operation, Flush)
+    for name, _ in facts.bound(Law.SUCCESS_MEANS_DONE):
+        done = facts.trace.flushing(name)
+        failed = [Errno(errno).name for errno in done.flushes if errno]
+        if is_flush:
+            owed = done.wrote_behind or name in facts.running.unflushed
+            lost = bool(failed and done.flushes[-1]) or (owed and not done.flushes)
+        else:  # what comes behind the commit, such as lowering refcounts, need not be durable
+            owed, lost = done.wrote, done.wrote and len(failed) == len(done.flushes)
+        if lost:
+            actual = f"flushes that failed: {', '.join(failed)}" if failed else "no flush behind what was written"
+            summary = f"{facts.kind} reported success, but what {name} was to keep did not reach its medium"
+            yield error(Law.SUCCESS_MEANS_DONE, name, summary, "a flush that succeeds", actual)
+        elif owed:
+            yield HELD
+
+
+_DURABLE: Final = (Flush, Create, Goto, Delete, AllCreate, AllGoto, AllDelete, SaveVm, LoadVm, DelVm, Transaction)
 
 
 def memory_is_disk(facts: StepFacts) -> Judged:
@@ -383,7 +407,7 @@ RULES: Final[Mapping[Law, Rule]] = {
     Law.LOCKS_BALANCED: Rule(locks_balanced, needs=(("locks",), ("calls",))),
     Law.DRAINED: Rule(drained, (Delete, AllDelete, *_CALLERS, Transaction), (("drains",), ("calls",))),
     Law.STOPS_AT_FIRST: Rule(stops_at_first, (*_GROUPS, *_CALLERS), (("calls",), ("io",))),
-    Law.EXCLUDED_UNTOUCHED: Rule(excluded_untouched, WALKS, (("calls",), ("io",))),
+    Law.EXCLUDED_UNTOUCHED: Rule(excluded_untouched, needs=(("calls",), ("io",))),
     Law.OUT_PARAMS: Rule(out_params),
     Law.RIGHT_CULPRIT: Rule(right_culprit, NAMES_A_DEVICE, (("first_bad",),)),
     Law.ALL_OR_NOTHING: Rule(all_or_nothing, (Transaction,)),
@@ -395,7 +419,7 @@ RULES: Final[Mapping[Law, Rule]] = {
     Law.SNAPSHOT_IMMUTABLE: Rule(snapshot_immutable, needs=(("snapshot_contents",),)),
     Law.MEMORY_IS_DISK: Rule(memory_is_disk, needs=(("reopen",),)),
     Law.ERROR_MEANS_UNCHANGED: Rule(error_means_unchanged, _ONE_DEVICE),
-    Law.SUCCESS_MEANS_DONE: Rule(success_means_done, _CHANGES),
+    Law.SUCCESS_MEANS_DONE: Rule(success_means_done, (*_CHANGES, Flush)),
     Law.RETRY_HEALS: Rule(retry_heals),
     Law.NO_LEAK: Rule(no_leak, needs=(("check",),)),
     Law.LIST_EXACT: Rule(list_exact),

@@ -79,7 +79,7 @@ class Blow(NamedTuple):
 
     calls     errors that driver calls answered instead of doing anything, by function
     io        errors of I/O below the driver
-    lasting   I/O may have failed more than once: undoing, too
+    lasting   writes or flushes may have failed more than once: undoing, too
     landed    I/O that was reported as failed took effect
     """
 
@@ -114,10 +114,11 @@ def _blow(faults: Sequence[Fault]) -> Blow:
             calls[fault.function] = calls.get(fault.function, _NONE) | {fault.errno}
     below = [fault for fault in faults if isinstance(fault, IoFault)]
     effects = [fault.effect for fault in below]
+    changing = [fault for fault in below if fault.kind != "read"]  # one that only reads keeps nobody from undoing
     return Blow(
         calls,
         frozenset(effect.errno for effect in effects if isinstance(effect, Fails | LandsButFails | Short)),
-        lasting=len(below) > 1 or any(fault.times != 1 for fault in below),
+        lasting=len(changing) > 1 or any(fault.times != 1 for fault in changing),
         landed=any(isinstance(effect, LandsButFails) for effect in effects),
     )
 

@@ -64,6 +64,14 @@ class Entered(NamedTuple):
     busy: frozenset[str]
 
 
+class Flushing(NamedTuple):
+    """Whether an operation wrote, also behind its last flush that succeeded, and the errno of each of its flushes."""
+
+    wrote: bool
+    wrote_behind: bool
+    flushes: tuple[int, ...]
+
+
 class Trace:
     """The events of one step, read once. `in_flight` counts the guest requests that earlier steps left behind."""
 
@@ -152,6 +160,21 @@ class Trace:
             if culprit is not None:
                 return culprit
         return None
+
+    def flushing(self, device: str) -> Flushing:
+        """Return what the operation wrote to `device` and how it flushed; what requests do while landing is not its."""
+        wrote = behind = landing = False
+        flushes: list[int] = []
+        for event in self.events:
+            if isinstance(event, Request):
+                landing = event.action == "start" if event.device == device else landing
+            elif isinstance(event, Io) and event.device == device and not landing:
+                if event.kind == "flush":
+                    flushes.append(event.errno)
+                    behind = behind and event.errno != Errno.OK
+                elif event.kind in CHANGING_IO:
+                    wrote = behind = True
+        return Flushing(wrote, behind, tuple(flushes))
 
     def touches(self, begin: int, end: int) -> Iterator[Touch]:
         """Yield what changed or was about to change a device between two places; guest requests landing do not count.

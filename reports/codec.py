@@ -14,7 +14,8 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from itertools import groupby
-from typing import Any, Final, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from operator import index
+from typing import Any, Final, SupportsIndex, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from snapcheck.model import faults, history
 from snapcheck.model.operations import KINDS
@@ -48,13 +49,13 @@ def dump(value: object) -> Json:
         return cast("Json", value.value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, SupportsIndex):
+        return index(value)  # a driver may work with numpy's integers, and they get into the events
     if isinstance(value, bytes):
         return runs_of(value)
     if isinstance(value, Mapping):
         return {key: dump(each) for key, each in cast("Mapping[str, object]", value).items()}
-    if isinstance(value, tuple | list):
-        return _dump_list(cast("Sequence[object]", value))
-    return _dump_dataclass(value)
+    return _dump_list(cast("Sequence[object]", value)) if isinstance(value, tuple | list) else _dump_dataclass(value)
 
 
 def _dump_list(value: Sequence[object]) -> Json:

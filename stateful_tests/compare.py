@@ -12,6 +12,7 @@ from typing import Final
 
 from snapcheck.model.device import Content as Tags
 from snapcheck.model.device import Device, Expected, Outcome, Snapshot, World
+from snapcheck.model.errno import Errno
 from snapcheck.model.facts import ALL_LAWS, Evidence, Judged, Look, Running, StepFacts, members, root_of
 from snapcheck.model.faults import (
     BINDING,
@@ -33,7 +34,7 @@ from snapcheck.model.faults import (
     family,
 )
 from snapcheck.model.fit import Beside, Fit, Rank, best_fits, looks_of, next_state
-from snapcheck.model.history import Abilities, History, Step
+from snapcheck.model.history import Abilities, History, Io, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.laws import RULES, is_observable
 from snapcheck.model.match import settled
@@ -253,9 +254,17 @@ class Judge:
     def _remember(self, facts: StepFacts) -> None:
         running = self._running
         running.in_flight = {name: count for name, count in facts.trace.in_flight.items() if count}
+        for event in facts.step.events:
+            if type(event) is Io and event.kind != "read":
+                flushed = event.kind == "flush" and event.errno == Errno.OK
+                if flushed:
+                    running.unflushed.discard(event.device)
+                elif event.kind != "flush":
+                    running.unflushed.add(event.device)
         for name, look in facts.looks.items():
             if look.seen.disk is not None:
-                running.in_flight.pop(name, None)  # closing a device drains it
+                running.in_flight.pop(name, None)  # closing a device drains it, and flushes it
+                running.unflushed.discard(name)
             if look.seen.check is not None:
                 running.checks[name] = look.seen.check
                 running.troubled.discard(name)

@@ -2,6 +2,7 @@
 
 Addresses are guest bytes; those behind the virtual size hold the VM state (SPEC B.9). A cluster is written in place
 only when its L2 entry and its L1 entry both carry COPIED; otherwise new clusters are filled first and linked last.
+What is not mapped is read from the backing file, as far as that goes; what shall read as zeroes there is marked so.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,9 +10,12 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from snapcheck.impl.blockfile import BlockError
+from snapcheck.impl.qcow2 import compressed
 from snapcheck.impl.qcow2.host import StoreError, Words, decoded
-from snapcheck.impl.qcow2.layout import COPIED, OFFSET_MASK
+from snapcheck.impl.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, ZERO
 from snapcheck.impl.qcow2.state import State
+from snapcheck.impl.qcow2.tables import SUBCLUSTERS
+from snapcheck.model.errno import Errno
 
 
 class _Segment(NamedTuple):
@@ -26,45 +30,85 @@ class _Segment(NamedTuple):
 
 # --- reading --------------------------------------------------------------------------------------
 def read(state: State, start: int, length: int) -> bytes:
-    """Return `length` guest bytes from `start` on; what is not mapped reads as zeroes."""
+    """Return `length` guest bytes from `start` on; what is mapped nowhere reads as zeroes."""
     bits = state.header.cluster_bits
     within = start & (1 << bits) - 1
     if within + length <= 1 << bits:
         return _read_in_cluster(state, start >> bits, within, length)
     return b"".join(
-        state.host.read(offset, size, "data") if offset else bytes(size)
-        for offset, size in _extents(state, start, length)
+        state.host.read(offset, size, "data") if offset else _read_elsewhere(state, begin, size)
+        for begin, offset, size in _extents(state, start, length)
     )
 
 
 def _read_in_cluster(state: State, cluster: int, within: int, length: int) -> bytes:
-    offset = _data_offset(state, cluster)
-    return state.host.read(offset + within, length, "data") if offset else bytes(length)
+    entry = state.tables.entry(cluster)
+    offset = _plain_offset(state, entry)
+    if offset:
+        return state.host.read(offset + within, length, "data")
+    if entry & COMPRESSED:
+        return state.tables.inflated(entry)[within : within + length]
+    if state.header.extended_l2:
+        return _read_parts(state, cluster, within, length)
+    return (
+        bytes(length) if entry & ZERO else state.read_backing((cluster << state.header.cluster_bits) + within, length)
+    )
 
 
-def _data_offset(state: State, cluster: int) -> int:
-    tables = state.tables
-    table = tables.active_l2(cluster >> tables.l2_bits)
-    return tables.data_offset(table[cluster & (tables.l2_entries - 1)]) if table is not None else 0
+def _plain_offset(state: State, entry: int) -> int:
+    """Return where the whole cluster is in the file as it is, 0 where it is not."""
+    offset = state.tables.data_offset(entry)
+    return 0 if state.header.extended_l2 else offset
 
 
-def _extents(state: State, start: int, length: int) -> Iterator[tuple[int, int]]:
-    """Yield (offset in the file or 0 for zeroes, bytes): what lies together in the file comes in one piece."""
+def _read_elsewhere(state: State, start: int, length: int) -> bytes:
+    """Return guest bytes that are not in the file as they are."""
     bits, end = state.header.cluster_bits, start + length
-    offset, size = 0, 0
+    pieces: list[bytes] = []
+    while start < end:
+        within = start & (1 << bits) - 1
+        step = min(end - start, (1 << bits) - within)
+        pieces.append(_read_in_cluster(state, start >> bits, within, step))
+        start += step
+    return b"".join(pieces)
+
+
+def _read_parts(state: State, cluster: int, within: int, length: int) -> bytes:
+    """Read from a cluster whose L2 entry tells its 32 parts apart."""
+    tables, part_bytes = state.tables, state.header.cluster_bytes // SUBCLUSTERS
+    offset, parts = tables.data_offset(tables.entry(cluster)), tables.parts(cluster)
+    base, end = cluster << state.header.cluster_bits, within + length
+    pieces: list[bytes] = []
+    while within < end:
+        part = within // part_bytes
+        step = min(end, (part + 1) * part_bytes) - within
+        if parts >> part & 1 and offset:
+            pieces.append(state.host.read(offset + within, step, "data"))
+        elif parts >> SUBCLUSTERS + part & 1:
+            pieces.append(bytes(step))
+        else:
+            pieces.append(state.read_backing(base + within, step))
+        within += step
+    return b"".join(pieces)
+
+
+def _extents(state: State, start: int, length: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (guest byte, offset in the file or 0, bytes): what lies together in the file comes in one piece."""
+    bits, end = state.header.cluster_bits, start + length
+    begin, offset, size = start, 0, 0
     while start < end:
         step = min(end - start, (1 << bits) - (start & (1 << bits) - 1))
-        host = _data_offset(state, start >> bits)
+        host = _plain_offset(state, state.tables.entry(start >> bits))
         here = host + (start & (1 << bits) - 1) if host else 0
         if size and here == (offset + size if offset else 0):
             size += step
         else:
             if size:
-                yield offset, size
-            offset, size = here, step
+                yield begin, offset, size
+            begin, offset, size = start, here, step
         start += step
     if size:
-        yield offset, size
+        yield begin, offset, size
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -161,23 +205,62 @@ def _write_clusters(state: State, clusters: list[int], contents: list[bytes]) ->
         done += end - first
 
 
+# --- compressed -----------------------------------------------------------------------------------
+def write_compressed(state: State, start: int, data: bytes) -> None:
+    """Write one whole cluster in compressed form, or plainly where that takes no less; EIO where one is mapped.
+
+    So the format says who may compress: whoever fills an image that nothing was written to there.
+    """
+    bits = state.header.cluster_bits
+    if state.tables.entry(start >> bits):
+        raise BlockError(Errno.EIO, f"the cluster at {start} is mapped already; compressed data goes to new ones only")
+    packed = compressed.deflated(data, state.header.compression)
+    if len(packed) >= len(data):
+        write(state, start, data)
+        return
+    state.settle()
+    index = start // state.header.l2_span
+    link = _Link(state, index)
+    place, clusters = state.take_bytes(len(packed))
+    try:
+        state.host.write(place, packed, "data")
+        spare = state.take(1)[0] if link.needs_table else 0
+    except BlockError:
+        state.release(clusters)
+        raise
+    slot = (start >> bits) & (state.tables.l2_entries - 1)
+    link.change({slot: compressed.entry_for(compressed.Extent(place, len(packed)), bits)}, spare=spare)
+
+
 # --- unmapping ------------------------------------------------------------------------------------
 def unmap(state: State, start: int, end: int) -> list[int]:
     """Make the clusters that lie wholly inside the range read as zeroes; return those that were let go of."""
     size = state.header.cluster_bytes
     start, end = -(-start // size) * size, end // size * size
+    backed = min(-(-state.backing_bytes // size) * size, end)  # up to here the backing file would come to light
+    if state.header.version == 2 and start < backed:  # there is no mark for zeroes
+        for begin in range(start, backed, state.header.l2_span):
+            write(state, begin, bytes(min(state.header.l2_span, backed - begin)))
+        start = backed
     state.settle()
     lost: list[int] = []
     for segment in _segments(state, start, min(end, len(state.tables.l1) * state.header.l2_span)):
-        table = state.tables.active_l2(segment.l1_index)
-        if table is None:
-            continue
-        used = {slot: 0 for slot in range(segment.low, segment.high) if table[slot]}
-        for slot in used:
-            state.tables.require_entry(table[slot])
-        if used:
-            lost += _unlink(state, segment.l1_index, used)
+        entries = _unmapped(state, segment, (backed - segment.l1_index * state.header.l2_span) // size)
+        if entries:
+            lost += _unlink(state, segment.l1_index, entries)
     return lost
+
+
+def _unmapped(state: State, segment: _Segment, backed: int) -> dict[int, int]:
+    """Return what the L2 entries of a segment become; those below slot `backed` hide the backing file."""
+    table = state.tables.active_l2(segment.l1_index)
+    if table is None:
+        return dict.fromkeys(range(segment.low, min(segment.high, backed)), ZERO)
+    entries = {slot: ZERO for slot in range(segment.low, min(segment.high, backed)) if table[slot] != ZERO}
+    entries |= {slot: 0 for slot in range(max(segment.low, backed), segment.high) if table[slot]}
+    for slot in entries:
+        state.tables.require_entry(table[slot])
+    return entries
 
 
 def _unlink(state: State, index: int, entries: dict[int, int]) -> list[int]:
@@ -218,8 +301,15 @@ def zero(state: State, start: int, end: int) -> None:
 
 
 def _zero_in_cluster(state: State, start: int, end: int) -> None:
-    if start < end and _data_offset(state, start >> state.header.cluster_bits):
+    if start < end and _holds_something(state, start >> state.header.cluster_bits):
         write(state, start, bytes(end - start))
+
+
+def _holds_something(state: State, cluster: int) -> bool:
+    entry = state.tables.entry(cluster)
+    if entry & COMPRESSED or state.tables.data_offset(entry):
+        return True
+    return not entry & ZERO and cluster << state.header.cluster_bits < state.backing_bytes
 
 
 # --- linking --------------------------------------------------------------------------------------
@@ -233,12 +323,12 @@ class _Link:
         self._index = index
         self._l1_entry = state.tables.l1[index]
         table = state.tables.active_l2(index)
-        self._old: Words = table if table is not None else decoded(bytes(state.header.cluster_bytes), "Q")
+        self._old: Words = table if table is not None else decoded(bytes(state.header.cluster_bytes))
         self.needs_table = not self._l1_entry & COPIED or table is None
 
     def empties(self, entries: dict[int, int]) -> bool:
-        """Tell whether the table maps nothing any more after `entries` (slot to L2 entry, all 0) were changed."""
-        return len(self._old) - self._old.count(0) == len(entries)
+        """Tell whether the table maps nothing any more after `entries` (slot to L2 entry) were changed."""
+        return len(self._old) - self._old.count(0) == len(entries) and not any(entries.values())
 
     def change(self, entries: dict[int, int], *, spare: int) -> list[int]:
         """Publish `entries`, in a copy of the table in cluster `spare` unless the table is ours.
@@ -297,12 +387,13 @@ class _Link:
         if self.needs_table:
             landed = tables.l1[self._index] != self._l1_entry
             gone = [self._old[slot] if landed else entry for slot, entry in entries.items()]
-            gone.append(self._l1_entry if landed else spare << tables.cluster_bits)
+            table = self._l1_entry if landed else spare << tables.cluster_bits
+            gone.append(table & OFFSET_MASK)
         else:
             now = tables.l2(self._l1_entry & OFFSET_MASK)
             gone = [self._old[slot] if now[slot] == entry else entry for slot, entry in entries.items()]
         return self._clusters(gone)
 
     def _clusters(self, entries: Iterable[int]) -> list[int]:
-        bits = self._state.header.cluster_bits
-        return [(entry & OFFSET_MASK) >> bits for entry in entries if entry & OFFSET_MASK]
+        clusters_of = self._state.tables.clusters_of
+        return [cluster for entry in entries if entry for cluster in clusters_of(entry)]

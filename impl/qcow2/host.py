@@ -12,26 +12,85 @@ import sys
 from array import array
 from typing import Final, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from snapcheck.impl.blockfile import BlockError, BlockFile
 
 Words: TypeAlias = "array[int]"  # a table in the machine's byte order; never changed in place, so clones may share it
 SWAP: Final = sys.byteorder == "little"
 
 
-def decoded(raw: bytes, typecode: str) -> Words:
-    """Return big-endian words as a table: typecode Q for 64 bits, H for 16."""
-    words = array(typecode, raw)
-    if SWAP:
-        words.byteswap()
-    return words
+class Codec:
+    """How the words of a table are stored: big-endian in 8 to 64 bits each, or several to a byte, the first one lowest.
+
+    In memory each word is an element of an array, of at least one byte.
+    """
+
+    __slots__ = ("bits", "typecode")
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+        self.typecode = {16: "H", 32: "I", 64: "Q"}.get(bits, "B")
+
+    @property
+    def per_byte(self) -> int:
+        """Return how many words share a byte; where it is 1 a word has one or more."""
+        return 8 // self.bits or 1
+
+    @property
+    def dtype(self) -> "np.dtype[np.unsignedinteger]":
+        """Return what numpy calls a word in memory."""
+        return np.dtype(f"u{max(self.bits // 8, 1)}")
+
+    def decode(self, raw: bytes) -> Words:
+        """Return the words that `raw` holds."""
+        if self.bits < 8:
+            shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
+            spread = np.frombuffer(raw, dtype=np.uint8)[:, None] >> shifts
+            return array("B", (spread & np.uint8((1 << self.bits) - 1)).tobytes())
+        words = array(self.typecode, raw)
+        if SWAP and self.bits > 8:
+            words.byteswap()
+        return words
+
+    def encode(self, words: Words) -> bytes:
+        """Return a table as it is stored. Where words share a byte their number fills whole bytes."""
+        if self.bits < 8:
+            shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
+            parts = np.frombuffer(words, dtype=np.uint8).reshape(-1, self.per_byte) << shifts
+            joined: NDArray[np.uint8] = np.bitwise_or.reduce(parts, axis=1)
+            return joined.tobytes()
+        if SWAP and self.bits > 8:
+            words = words[:]
+            words.byteswap()
+        return words.tobytes()
+
+    def array(self, raw: bytes) -> "NDArray[np.unsignedinteger]":
+        """Return the words that `raw` holds, as numpy has them."""
+        if self.bits < 8:
+            return np.frombuffer(self.decode(raw), dtype=np.uint8)
+        return np.frombuffer(raw, dtype=self.dtype.newbyteorder(">"))
+
+    def words(self, numbers: "NDArray[np.unsignedinteger]") -> Words:
+        """Return numbers of this width as a table."""
+        return array(self.typecode, numbers.astype(self.dtype).tobytes())
+
+    def size(self, count: int) -> int:
+        """Return the bytes that `count` words take."""
+        return count * self.bits // 8
+
+
+WORDS64: Final = Codec(64)
+
+
+def decoded(raw: bytes) -> Words:
+    """Return big-endian 64-bit words as a table."""
+    return WORDS64.decode(raw)
 
 
 def encoded(words: Words) -> bytes:
-    """Return a table as it is stored."""
-    if SWAP:
-        words = words[:]
-        words.byteswap()
-    return words.tobytes()
+    """Return a table of 64-bit words as it is stored."""
+    return WORDS64.encode(words)
 
 
 def padded(words: Words, count: int) -> Words:
@@ -95,21 +154,25 @@ class Host:
             self.flush()
 
     # --- tables -----------------------------------------------------------------------------------
-    def load(self, offset: int, count: int, typecode: str, region: str) -> Words:
+    def load(self, offset: int, count: int, region: str, codec: Codec = WORDS64) -> Words:
         """Return `count` words from `offset` on."""
-        return decoded(self.read(offset, count * array(typecode).itemsize, region), typecode)
+        return codec.decode(self.read(offset, codec.size(count), region))
 
-    def store(self, offset: int, new: Words, low: int, high: int, region: str, *, old: Words) -> None:
+    def store(
+        self, offset: int, new: Words, low: int, high: int, region: str, *, old: Words, codec: Codec = WORDS64
+    ) -> None:
         """Write words `low` to `high` of the table at `offset`, which was `old` and shall be `new`.
 
         On failure raises `StoreError` with the table as it is now, or without when that can not be read.
         """
-        place, part = offset + low * new.itemsize, new[low:high]
+        if codec.per_byte > 1:
+            low, high = low // codec.per_byte * codec.per_byte, -(-high // codec.per_byte) * codec.per_byte
+        place, part = offset + codec.size(low), new[low:high]
         try:
-            self.write(place, encoded(part), region)
+            self.write(place, codec.encode(part), region)
         except BlockError as error:
             try:
-                found = self.load(place, len(part), new.typecode, region)
+                found = self.load(place, len(part), region, codec)
             except BlockError:
                 raise StoreError(error, None) from error
             raise StoreError(error, old[:low] + found + old[high:]) from error

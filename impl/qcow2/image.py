@@ -1,23 +1,39 @@
 """A qcow2 image, open for use: the library's front."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Required, Self, TypedDict, Unpack
 
 from snapcheck.impl.blockfile import BlockError, BlockFile, DiskFile
 from snapcheck.impl.qcow2 import guest, snapshots
+from snapcheck.impl.qcow2.backing import CHAIN_MAX, FORMATS, Backing, RawBacking, path_of
+from snapcheck.impl.qcow2.bitmaps import Bitmap
 from snapcheck.impl.qcow2.check import Report, inspect
-from snapcheck.impl.qcow2.format import format_image
-from snapcheck.impl.qcow2.layout import SIZE_MAX, Header, SnapshotEntry, ceil_div
+from snapcheck.impl.qcow2.format import Format, format_image
+from snapcheck.impl.qcow2.layout import DIRTY, MAGIC, SIZE_MAX, Header, ImageError, SnapshotEntry, ceil_div
+from snapcheck.impl.qcow2.repair import repair
 from snapcheck.impl.qcow2.resize import resize
-from snapcheck.impl.qcow2.state import State
+from snapcheck.impl.qcow2.state import State, read_front
 from snapcheck.model.errno import Errno
 from snapcheck.model.snapshot import SnapshotInfo
 
 
 def _ignore(_: str) -> None:
     pass
+
+
+class Wanted(TypedDict, total=False):
+    """The fields of `Format`, to be passed on by name; `size_bytes` is always needed."""
+
+    size_bytes: Required[int]
+    cluster_bytes: int
+    version: int
+    refcount_bits: int
+    lazy_refcounts: bool
+    compression: str
+    backing_file: str
+    backing_format: str
 
 
 class Image:
@@ -27,41 +43,59 @@ class Image:
     call but `close` raises, until the image is opened again.
     """
 
-    __slots__ = ("_owns_file", "_read_only", "_state")
+    __slots__ = ("_owned", "_read_only", "_state")
 
-    def __init__(self, state: State, *, read_only: bool, owns_file: bool) -> None:
+    def __init__(self, state: State, *, read_only: bool, owned: Sequence[BlockFile | Backing] = ()) -> None:
         self._state = state
         self._read_only = read_only
-        self._owns_file = owns_file
+        self._owned = owned  # closed together with the image
 
     # --- opening and closing ----------------------------------------------------------------------
     @classmethod
-    def open(cls, file: BlockFile | Path | str, *, read_only: bool = False) -> Self:
-        """Open the image in `file`. A file that is given by its path is closed together with the image."""
+    def open(cls, file: BlockFile | Path | str, *, read_only: bool = False, backing: Backing | None = None) -> Self:
+        """Open the image in `file`. A file that is given by its path is closed together with the image.
+
+        The backing file is opened too, when the image is given by its path; otherwise it comes as `backing`, which
+        is never closed here. An image that was not closed cleanly (dirty bit) is repaired before it is written.
+        """
         if isinstance(file, str | Path):
-            disk = DiskFile(Path(file), read_only=read_only)
-            return cls._opened(disk, lambda: State(disk, read_only=read_only), read_only=read_only)
-        return cls(State(file, read_only=read_only), read_only=read_only, owns_file=False)
+            return cls.open_chained(Path(file), read_only=read_only, backing=backing)
+        return cls(_ready(file, backing, read_only=read_only), read_only=read_only)
 
     @classmethod
-    def create(cls, file: BlockFile | Path | str, *, size_bytes: int, cluster_bytes: int = 65536) -> Self:
-        """Format `file` as an empty image and open it. Whatever was in it is lost."""
-        if isinstance(file, str | Path):
-            disk = DiskFile(Path(file), create=True)
-            return cls._opened(disk, lambda: _formatted(disk, size_bytes, cluster_bytes), read_only=False)
-        return cls(_formatted(file, size_bytes, cluster_bytes), read_only=False, owns_file=False)
-
-    @classmethod
-    def _opened(cls, disk: DiskFile, make: Callable[[], State], *, read_only: bool) -> Self:
+    def open_chained(cls, path: Path, *, read_only: bool, backing: Backing | None = None, above: int = 0) -> Self:
+        """Open the image at `path`, which is below `above` others, with what is below it."""
+        disk = DiskFile(path, read_only=read_only)
+        owned: list[BlockFile | Backing] = [disk]
         try:
-            return cls(make(), read_only=read_only, owns_file=True)
+            if backing is None:
+                backing = _backing_of(disk, path, above=above)
+                owned += [backing] if backing is not None else []
+            return cls(_ready(disk, backing, read_only=read_only), read_only=read_only, owned=owned)
         except BaseException:
-            disk.close()
+            _close(owned)
             raise
+
+    @classmethod
+    def create(cls, file: BlockFile | Path | str, *, backing: Backing | None = None, **wanted: Unpack[Wanted]) -> Self:
+        """Format `file` as an empty image and open it. Whatever was in it is lost.
+
+        `wanted` is what the image is to be like: `size_bytes` at least, and whatever else `Format` has.
+        """
+        if not isinstance(file, str | Path):
+            format_image(file, Format(**wanted))
+            return cls.open(file, backing=backing)
+        disk = DiskFile(Path(file), create=True)
+        try:
+            format_image(disk, Format(**wanted))
+        finally:
+            disk.close()
+        return cls.open(file, backing=backing)
 
     def clone(self) -> "Image":
         """Return the same image over a clone of its file: what is done to one does not show in the other."""
-        return Image(self._state.clone(), read_only=self._read_only, owns_file=True)
+        state = self._state.clone()
+        return Image(state, read_only=self._read_only, owned=(state.host.file,))
 
     def close(self) -> None:
         """Pay what is owed, flush, and close the file if it was opened here."""
@@ -71,8 +105,7 @@ class Image:
                     self._state.settle()
                 self._state.host.barrier()
         finally:
-            if self._owns_file:
-                self._state.host.file.close()
+            _close(self._owned)
 
     def __enter__(self) -> Self:
         return self
@@ -108,18 +141,27 @@ class Image:
         """Write; after a failure each sector is old or new."""
         self._require_writable()
         if data:
-            guest.write(self._within(offset, len(data)), offset, data)
+            guest.write(self._changing(offset, len(data)), offset, data)
+
+    def write_compressed(self, offset: int, data: bytes) -> None:
+        """Write one whole cluster (the last one may be shorter) compressed; EIO where something is mapped already."""
+        self._require_writable()
+        size = self._state.header.cluster_bytes
+        whole = len(data) == size or (len(data) < size and offset + len(data) == self.size_bytes)
+        if offset % size or not whole:
+            raise BlockError(Errno.EINVAL, f"compressed data comes in whole clusters of {size} bytes")
+        guest.write_compressed(self._changing(offset, len(data)), offset, data.ljust(size, b"\0"))
 
     def write_zeroes(self, offset: int, length: int) -> None:
         """Make the range read as zeroes; whole clusters are freed."""
         self._require_writable()
-        state = self._within(offset, length)
+        state = self._changing(offset, length)
         guest.zero(state, offset, self._cluster_end(offset + length))
 
     def discard(self, offset: int, length: int) -> None:
         """Free the clusters that lie wholly in the range, they read as zeroes then; other bytes stay as they are."""
         self._require_writable()
-        state = self._within(offset, length)
+        state = self._changing(offset, length)
         guest.discard_in_file(state, guest.unmap(state, offset, self._cluster_end(offset + length)))
 
     def flush(self) -> None:
@@ -167,9 +209,16 @@ class Image:
         self._require_writable()
         snapshots.add(self._state, info, extra=extra)
 
+    @property
+    def bitmaps(self) -> tuple[Bitmap, ...]:
+        """Return the persistent dirty bitmaps; while there are any, goto and resize are refused."""
+        return self._state.bitmaps
+
     def snapshot_goto(self, snapshot_id: str) -> None:
         """Go back to the snapshot with that id or, if there is none, that name; its virtual size comes back too."""
         self._state.host.require_alive()
+        if self._state.bitmaps:
+            raise BlockError(Errno.EBUSY, "Device has active dirty bitmaps")
         snapshots.find_by_id_or_name(self._state, snapshot_id)
         self._require_writable()
         snapshots.goto(self._state, snapshot_id)
@@ -215,6 +264,13 @@ class Image:
         if self._read_only:
             raise BlockError(errno, "the image is open read-only")
 
+    def _changing(self, offset: int, length: int) -> State:
+        """Return the state, ready for a change of guest bytes in a range."""
+        state = self._within(offset, length)
+        if state.bitmaps and length:
+            state.note_guest_write()
+        return state
+
     def _within(self, offset: int, length: int) -> State:
         state = self._state
         state.host.require_alive()
@@ -223,6 +279,40 @@ class Image:
         return state
 
 
-def _formatted(file: BlockFile, size_bytes: int, cluster_bytes: int) -> State:
-    format_image(file, size_bytes=size_bytes, cluster_bytes=cluster_bytes)
-    return State(file, read_only=False)
+def _ready(file: BlockFile, backing: Backing | None, *, read_only: bool) -> State:
+    """Open what is in `file`, after repairing it if it says that its refcounts are stale."""
+    header, _, name = read_front(file)
+    if name and backing is None:
+        raise ImageError(f"backing_file: {name!r} is needed; give it as `backing`, or open the image by its path")
+    if header.incompatible & DIRTY and not read_only:
+        repair(file)
+    return State(file, read_only=read_only, backing=backing)
+
+
+def _backing_of(disk: DiskFile, path: Path, *, above: int) -> Backing | None:
+    """Open the backing file of the image at `path`, which itself is the backing file of `above` others."""
+    _, extensions, name = read_front(disk)
+    if not name:
+        return None
+    if above == CHAIN_MAX:
+        raise ImageError(f"backing_file: more than {CHAIN_MAX} images above one another, perhaps in a circle")
+    where = path_of(name, path)
+    try:
+        if (extensions.backing_format or _format_of(where)) == "qcow2":
+            return Image.open_chained(where, read_only=True, above=above + 1)
+        if extensions.backing_format not in ("", *FORMATS):
+            raise ImageError(f"backing file format: {extensions.backing_format!r}, expected qcow2 or raw")
+        return RawBacking(DiskFile(where, read_only=True))
+    except (BlockError, OSError, ValueError) as error:
+        raise ImageError(f"backing_file: {name!r} can not be opened: {error}") from error
+
+
+def _format_of(path: Path) -> str:
+    """Tell the format of a backing file where the image does not name it."""
+    with path.open("rb") as file:
+        return "qcow2" if file.read(len(MAGIC)) == MAGIC else "raw"
+
+
+def _close(owned: Iterable[BlockFile | Backing]) -> None:
+    for each in owned:
+        each.close()

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Self
 
 from snapcheck.model.errno import Errno
@@ -19,21 +19,24 @@ CLUSTER_BITS_MAX: Final = 21
 L1_BYTES_MAX: Final = 32 << 20
 L1_ENTRIES_MAX: Final = L1_BYTES_MAX // 8
 REFCOUNT_TABLE_BYTES_MAX: Final = 8 << 20
-REFCOUNT_MAX: Final = 0xFFFF
+REFCOUNT_ORDER_MAX: Final = 6  # 64 bits
 SNAPSHOTS_MAX: Final = 65536
 SNAPSHOT_TABLE_BYTES_MAX: Final = 64 << 20
 SNAPSHOT_EXTRA_BYTES_MAX: Final = 1024
 OFFSET_MAX: Final = (1 << 56) - 1  # an L1 or L2 entry has no room for more
 SIZE_MAX: Final = (1 << 63) - 1
 
-_UNCLEAN = {
-    0: "the image was not closed cleanly (dirty bit); let `qemu-img check -r all` repair it",
-    1: "the image is marked corrupt; let `qemu-img check -r all` repair it",
-}
+DIRTY: Final = 1 << 0  # incompatible: refcounts may be stale, they were written lazily
+CORRUPT: Final = 1 << 1
+_COMPRESSION_NAMED: Final = 1 << 3
+EXTENDED_L2: Final = 1 << 4
+LAZY_REFCOUNTS: Final = 1 << 0  # compatible
+BITMAPS: Final = 1 << 0  # autoclear: the persistent bitmaps are up to date
+ZLIB: Final = 0
+ZSTD: Final = 1
+_READ = DIRTY | CORRUPT | _COMPRESSION_NAMED | EXTENDED_L2
 _UNSUPPORTED = {
     2: "an external data file is not supported; convert the image with `qemu-img convert -O qcow2`",
-    3: "this compression type is not supported; convert the image with `qemu-img convert -O qcow2`",
-    4: "extended L2 entries are not supported; convert the image with `qemu-img convert -O qcow2`",
 }
 
 
@@ -52,7 +55,7 @@ def ceil_div(amount: int, unit: int) -> int:
 
 # --- the header -----------------------------------------------------------------------------------
 class Header(NamedTuple):
-    """The header of a version 3 image. All its fields lie in one sector, so one write changes several at once."""
+    """The header of an image. Its first 72 bytes lie in one sector, so one write changes several fields at once."""
 
     cluster_bits: int
     size: int
@@ -66,15 +69,40 @@ class Header(NamedTuple):
     compatible: int = 0
     autoclear: int = 0
     header_length: int = 104
+    version: int = 3
+    refcount_order: int = 4
+    backing_offset: int = 0
+    backing_length: int = 0
+    compression: int = ZLIB
 
     @property
     def cluster_bytes(self) -> int:
         return 1 << self.cluster_bits
 
     @property
+    def extended_l2(self) -> bool:
+        """Tell whether each L2 entry has a second word, which tells of the cluster's 32 parts."""
+        return bool(self.incompatible & EXTENDED_L2)
+
+    @property
+    def l2_bits(self) -> int:
+        """Return how many bits of a guest cluster's number choose the entry of its L2 table."""
+        return self.cluster_bits - (4 if self.extended_l2 else 3)
+
+    @property
     def l2_span(self) -> int:
         """Return the guest bytes that one L1 entry maps."""
-        return 1 << (2 * self.cluster_bits - 3)
+        return 1 << (self.cluster_bits + self.l2_bits)
+
+    @property
+    def l2_flags(self) -> int:
+        """Return the bits of an L2 entry that are not its offset and may be set."""
+        plain_zero = self.version >= 3 and not self.extended_l2
+        return COPIED | COMPRESSED | (ZERO if plain_zero else 0)
+
+    @property
+    def refcount_max(self) -> int:
+        return (1 << (1 << self.refcount_order)) - 1
 
     @property
     def vm_state_index(self) -> int:
@@ -83,45 +111,62 @@ class Header(NamedTuple):
 
     def pack(self) -> bytes:
         """Return the fixed part as it is stored."""
-        return _HEADER.pack(
-            MAGIC, 3, 0, 0, self.cluster_bits, self.size, 0, self.l1_size, self.l1_offset,
-            self.refcount_table_offset, self.refcount_table_clusters, self.snapshot_count, self.snapshots_offset,
-            self.incompatible, self.compatible, self.autoclear, 4, self.header_length,
+        raw = _HEADER.pack(
+            MAGIC, self.version, self.backing_offset, self.backing_length, self.cluster_bits, self.size, 0,
+            self.l1_size, self.l1_offset, self.refcount_table_offset, self.refcount_table_clusters,
+            self.snapshot_count, self.snapshots_offset, self.incompatible, self.compatible, self.autoclear,
+            self.refcount_order, self.header_length, self.compression,
         )  # fmt: skip
+        return raw[: min(self.header_length, len(raw))]
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """Decode the first sector of an image of a supported kind, or say which field stands against it."""
+        """Decode the first `HEADER_BYTES` of an image of a supported kind, or say which field stands against it."""
         if raw[:4] != MAGIC:
             raise ImageError(f"magic: {raw[:4].hex()} is not 514649fb, this is not a qcow2 image")
         (
-            _, version, backing_offset, _, cluster_bits, size, crypt, l1_size, l1_offset, table_offset, table_clusters,
-            count, snapshots_offset, incompatible, compatible, autoclear, order, length,
-        ) = _HEADER.unpack_from(raw)  # fmt: skip
-        _require_kind(version, cluster_bits, backing_offset, crypt, order)
-        if not HEADER_BYTES <= length <= 1 << cluster_bits or length % 8:
-            raise ImageError(f"header_length: {length}, expected a multiple of 8 from 104 up to the cluster size")
-        return cls(
+            _, version, backing_offset, backing_length, cluster_bits, size, crypt, l1_size, l1_offset, table_offset,
+            table_clusters, count, snapshots_offset, incompatible, compatible, autoclear, order, length, compression,
+        ) = _HEADER.unpack_from(raw.ljust(HEADER_BYTES, b"\0"))  # fmt: skip
+        if version == 2:
+            incompatible, compatible, autoclear, order, length = 0, 0, 0, 4, HEADER_BYTES_V2
+        if length <= HEADER_BYTES_V3:
+            compression = ZLIB
+        header = cls(
             cluster_bits=cluster_bits, size=size, l1_size=l1_size, l1_offset=l1_offset,
             refcount_table_offset=table_offset, refcount_table_clusters=table_clusters, snapshot_count=count,
             snapshots_offset=snapshots_offset, incompatible=incompatible, compatible=compatible,
-            autoclear=autoclear, header_length=length,
+            autoclear=autoclear, header_length=length, version=version, refcount_order=order,
+            backing_offset=backing_offset, backing_length=backing_length, compression=compression,
         )  # fmt: skip
+        header._require_kind(crypt)
+        return header
 
-    def require_sane(self, *, file_bytes: int) -> None:
-        """Raise `ImageError` unless every table that the header names can lie in a file of `file_bytes`."""
+    def _require_kind(self, crypt: int) -> None:
+        if self.version not in (2, 3):
+            raise ImageError(f"version: {self.version}, expected 2 or 3")
+        if not CLUSTER_BITS_MIN <= self.cluster_bits <= CLUSTER_BITS_MAX:
+            raise ImageError(f"cluster_bits: {self.cluster_bits}, expected 9 to 21 (512 bytes to 2 MiB)")
+        if crypt:
+            raise ImageError(f"crypt_method: {crypt}: encryption is not supported; convert with `qemu-img convert`")
+        if self.refcount_order > REFCOUNT_ORDER_MAX:
+            raise ImageError(f"refcount_order: {self.refcount_order}, expected 0 to 6 (1 to 64 bits)")
+        length_min = HEADER_BYTES_V2 if self.version == 2 else HEADER_BYTES_V3
+        if not length_min <= self.header_length <= self.cluster_bytes or self.header_length % 8:
+            raise ImageError(
+                f"header_length: {self.header_length}, expected a multiple of 8 from 104 up to the cluster size"
+            )
+
+    def require_sane(self, *, file_bytes: int, lenient: bool = False) -> None:
+        """Raise `ImageError` unless every table that the header names can lie in a file of `file_bytes`.
+
+        `lenient` lets pass what a repair makes anew: the refcount table.
+        """
         require_table("l1_table", self.l1_offset, self.l1_size * 8, self, bytes_max=L1_BYTES_MAX, file_bytes=file_bytes)
         if self.size > SIZE_MAX or self.l1_size < self.vm_state_index:
             raise ImageError(f"l1_size: {self.l1_size} entries are too few for a virtual size of {self.size} bytes")
-        table_bytes = self.refcount_table_clusters << self.cluster_bits
-        if not table_bytes:
-            raise ImageError(
-                "refcount_table_clusters: 0, an image has at least one; `qemu-img check -r all` rebuilds it"
-            )
-        require_table(
-            "refcount_table", self.refcount_table_offset, table_bytes, self,
-            bytes_max=REFCOUNT_TABLE_BYTES_MAX, file_bytes=file_bytes,
-        )  # fmt: skip
+        if not lenient:
+            self.require_refcount_table(file_bytes)
         if self.snapshot_count > SNAPSHOTS_MAX:
             raise ImageError(f"nb_snapshots: {self.snapshot_count} is more than {SNAPSHOTS_MAX}", errno=Errno.EFBIG)
         if self.snapshot_count:  # without snapshots the offset means nothing (SPEC B.4)
@@ -129,44 +174,72 @@ class Header(NamedTuple):
                 "snapshots", self.snapshots_offset, self.snapshot_count * ENTRY_BYTES_MIN, self,
                 bytes_max=SNAPSHOT_TABLE_BYTES_MAX, file_bytes=file_bytes,
             )  # fmt: skip
+        if self.backing_offset:
+            self._require_backing_name()
+
+    def require_refcount_table(self, file_bytes: int) -> None:
+        """Raise `ImageError` unless there is a refcount table where the header says."""
+        table_bytes = self.refcount_table_clusters << self.cluster_bits
+        if not table_bytes:
+            raise ImageError(
+                "refcount_table_clusters: 0, expected 1 or more; `snapcheck check IMAGE --repair` makes a table"
+            )
+        require_table(
+            "refcount_table", self.refcount_table_offset, table_bytes, self,
+            bytes_max=REFCOUNT_TABLE_BYTES_MAX, file_bytes=file_bytes,
+        )  # fmt: skip
+
+    def _require_backing_name(self) -> None:
+        if not 1 <= self.backing_length <= BACKING_NAME_BYTES_MAX:
+            raise ImageError(f"backing_file_size: {self.backing_length}, expected 1 to {BACKING_NAME_BYTES_MAX}")
+        if self.backing_offset + self.backing_length > self.cluster_bytes:
+            raise ImageError(f"backing_file_offset: {self.backing_offset:#x}, the name ends behind the first cluster")
 
     def require_supported(self) -> None:
-        """Raise `ImageError` when a feature bit stands for what is not built here."""
-        for bit in range(2, 64):
-            if self.incompatible >> bit & 1:
+        """Raise `ImageError` when a feature stands for what is not built here."""
+        for bit in range(64):
+            if self.incompatible & ~_READ & 1 << bit:
                 raise ImageError(f"incompatible_features: bit {bit}: {_UNSUPPORTED.get(bit, 'an unknown feature')}")
-        if self.autoclear & 1:
+        if self.compression not in (ZLIB, ZSTD):
+            raise ImageError(f"compression_type: {self.compression}, expected 0 (zlib) or 1 (zstd)")
+        if bool(self.incompatible & _COMPRESSION_NAMED) != (self.compression != ZLIB):
             raise ImageError(
-                "autoclear_features: bit 0: persistent bitmaps are not supported; `qemu-img bitmap --remove` drops them"
+                f"compression_type: {self.compression} and bit 3 of incompatible_features do not agree;"
+                " the bit stands for any type but 0"
+            )
+        if self.extended_l2 and self.cluster_bits < EXTENDED_CLUSTER_BITS_MIN:
+            raise ImageError(f"cluster_bits: {self.cluster_bits}, extended L2 entries need 14 or more")
+
+    def require_writable(self) -> None:
+        """Raise `ImageError` when the image may be read and not written, or has to be repaired first."""
+        if self.incompatible & DIRTY:
+            raise ImageError(
+                "incompatible_features: bit 0: the image was not closed cleanly (dirty bit);"
+                " `snapcheck check IMAGE --repair` or `qemu-img check -r all` counts its clusters anew"
+            )
+        if self.incompatible & CORRUPT:
+            raise ImageError(
+                "incompatible_features: bit 1: the image is marked corrupt; copy it, and let"
+                " `snapcheck check IMAGE --repair` or `qemu-img check -r all` repair it, or open it read-only"
+            )
+        if self.extended_l2:
+            raise ImageError(
+                "incompatible_features: bit 4: extended L2 entries can be read and not written; open it read-only,"
+                " or convert the image with `qemu-img convert -O qcow2`"
             )
 
-    def require_clean(self) -> None:
-        """Raise `ImageError` when the image says of itself that it must be repaired before it is used."""
-        for bit, way_out in _UNCLEAN.items():
-            if self.incompatible >> bit & 1:
-                raise ImageError(f"incompatible_features: bit {bit}: {way_out}")
 
-
-_HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
+_HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQIIB7x")
 HEADER_BYTES: Final = _HEADER.size
-AUTOCLEAR_FIELD: Final = (88, 96)
+HEADER_BYTES_V2: Final = 72
+HEADER_BYTES_V3: Final = 104
+BACKING_NAME_BYTES_MAX: Final = 1023
+EXTENDED_CLUSTER_BITS_MIN: Final = 14
 RESIZE_FIELDS: Final = (24, 48)  # size, crypt_method, l1_size, l1_table_offset
 REFCOUNT_FIELDS: Final = (48, 60)
 SNAPSHOT_FIELDS: Final = (60, 72)
 RESIZE_AND_SNAPSHOT_FIELDS: Final = (24, 72)
-
-
-def _require_kind(version: int, cluster_bits: int, backing_offset: int, crypt: int, order: int) -> None:
-    if version != 3:
-        raise ImageError(f"version: {version} is not supported; `qemu-img amend -o compat=1.1` makes version 2 a 3")
-    if not CLUSTER_BITS_MIN <= cluster_bits <= CLUSTER_BITS_MAX:
-        raise ImageError(f"cluster_bits: {cluster_bits}, expected 9 to 21 (512 bytes to 2 MiB)")
-    if backing_offset:
-        raise ImageError("backing_file: a backing file is not supported; `qemu-img rebase -b ''` makes a full image")
-    if crypt:
-        raise ImageError(f"crypt_method: {crypt}: encryption is not supported; convert with `qemu-img convert`")
-    if order != 4:
-        raise ImageError(f"refcount_order: {order}, expected 4; convert with `qemu-img convert -o refcount_bits=16`")
+FEATURE_FIELDS: Final = (72, 96)
 
 
 def require_table(
@@ -187,6 +260,7 @@ def require_table(
 _ENTRY = struct.Struct(">QIHHIIQII")
 _KNOWN_EXTRA = struct.Struct(">QQ")
 ENTRY_BYTES_MIN: Final = _ENTRY.size
+_EXTRA_BYTES_READ_MAX: Final = 1 << 20  # by a repair, which cuts it
 _U32: Final = 0xFFFF_FFFF
 _U64: Final = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -196,6 +270,7 @@ class SnapshotEntry:
     """One entry of the snapshot table. `info` holds id and name as stored, not as cut by the API.
 
     `extra` is what stands behind the extra data that is known here (64-bit VM state size and disk size).
+    `extra_bytes` is how much of both the medium has: without a disk size there, that of the image stands for it.
     """
 
     info: SnapshotInfo
@@ -203,6 +278,24 @@ class SnapshotEntry:
     l1_size: int
     disk_size: int
     extra: bytes = b""
+    extra_bytes: int = field(default=16, compare=False)
+
+    @property
+    def icount(self) -> int | None:
+        """Return the instruction count that QEMU 5.2 and later store, None where there is none."""
+        icount = int.from_bytes(self.extra[:8], "big") if len(self.extra) >= 8 else _U64
+        return None if icount == _U64 else icount
+
+    def require_in_order(self, index: int, header: Header) -> None:
+        """Raise `ImageError` when the extra data is not what the format says."""
+        if self.extra_bytes > SNAPSHOT_EXTRA_BYTES_MAX:
+            raise ImageError(
+                f"snapshots: entry {index} has {self.extra_bytes} bytes of extra data, more than"
+                f" {SNAPSHOT_EXTRA_BYTES_MAX}; `snapcheck check IMAGE --repair` cuts it",
+                errno=Errno.EFBIG,
+            )
+        if self.extra_bytes < _KNOWN_EXTRA.size and header.version >= 3:
+            raise ImageError(f"snapshots: entry {index} has no disk size in its extra data, which version 3 demands")
 
     def pack(self) -> bytes:
         """Return the entry as stored, without the padding that follows it."""
@@ -229,16 +322,19 @@ def pack_snapshots(entries: Iterable[SnapshotEntry]) -> bytes:
     return b"".join([raw + bytes(-len(raw) % 8) for raw in packed[:-1]] + packed[-1:])
 
 
-def parse_snapshots(raw: bytes, header: Header) -> tuple[list[SnapshotEntry], int]:
+def parse_snapshots(raw: bytes, header: Header, *, lenient: bool = False) -> tuple[list[SnapshotEntry], int]:
     """Decode the table that `raw` begins with; also return how many bytes it has.
 
-    Raises `ImageError` where QEMU refuses to open (SPEC B.1), and `NeedMoreError` when `raw` is too short.
+    Raises `ImageError` where QEMU refuses to open (SPEC B.1), and `NeedMoreError` when `raw` is too short. `lenient`
+    cuts extra data that is too long, which a repair does.
     """
     entries: list[SnapshotEntry] = []
     place = 0
     for index in range(header.snapshot_count):
         place += -place % 8
         entry, place = _parse_entry(raw, place, index, header)
+        if entry.extra_bytes > SNAPSHOT_EXTRA_BYTES_MAX and not lenient:
+            entry.require_in_order(index, header)
         if place > SNAPSHOT_TABLE_BYTES_MAX:
             raise ImageError("snapshots: the table has more than 64 MiB", errno=Errno.EFBIG)
         entries.append(entry)
@@ -256,12 +352,8 @@ class NeedMoreError(Exception):
 def _parse_entry(raw: bytes, place: int, index: int, header: Header) -> tuple[SnapshotEntry, int]:
     _require_bytes(raw, place + ENTRY_BYTES_MIN)
     l1_offset, l1_size, id_len, name_len, sec, nsec, clock, state, extra_len = _ENTRY.unpack_from(raw, place)
-    if extra_len > SNAPSHOT_EXTRA_BYTES_MAX:
-        raise ImageError(
-            f"snapshots: entry {index} has {extra_len} bytes of extra data, more than {SNAPSHOT_EXTRA_BYTES_MAX};"
-            " `qemu-img check -r all` cuts it",
-            errno=Errno.EFBIG,
-        )
+    if extra_len > _EXTRA_BYTES_READ_MAX:
+        raise ImageError(f"snapshots: entry {index} has {extra_len} bytes of extra data", errno=Errno.EFBIG)
     extra_at = place + ENTRY_BYTES_MIN
     id_at = extra_at + extra_len
     name_at = id_at + id_len
@@ -273,7 +365,8 @@ def _parse_entry(raw: bytes, place: int, index: int, header: Header) -> tuple[Sn
         date_sec=sec, date_nsec=nsec, vm_clock_nsec=clock,
     )  # fmt: skip
     disk_size = int.from_bytes(extra[8:16], "big") if extra_len >= 16 else header.size
-    return SnapshotEntry(info, l1_offset, l1_size, disk_size, extra[16:]), name_at + name_len
+    unknown = extra[16:SNAPSHOT_EXTRA_BYTES_MAX]
+    return SnapshotEntry(info, l1_offset, l1_size, disk_size, unknown, extra_len), name_at + name_len
 
 
 def _require_bytes(raw: bytes, end: int) -> None:

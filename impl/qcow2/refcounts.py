@@ -13,11 +13,10 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from snapcheck.impl.blockfile import BlockError
-from snapcheck.impl.qcow2.host import Host, StoreError, Words, decoded, encoded
+from snapcheck.impl.qcow2.host import Codec, Host, StoreError, Words, decoded, encoded
 from snapcheck.impl.qcow2.layout import (
     OFFSET_MASK,
     OFFSET_MAX,
-    REFCOUNT_MAX,
     REFCOUNT_TABLE_BYTES_MAX,
     Header,
     ceil_div,
@@ -28,6 +27,7 @@ Clusters: TypeAlias = "Sequence[int] | NDArray[np.int64]"
 
 _FEW: Final = 256  # below this many clusters plain Python is faster than numpy
 _CACHE_BYTES_MAX: Final = 32 << 20
+_OWED_MAX: Final = 0xFFFF  # times that one cluster is owed for one failed write
 _BLOCK: Final = "refcount-block"
 _TABLE: Final = "refcount-table"
 
@@ -68,18 +68,21 @@ class Refcounts:
     """
 
     __slots__ = (
-        "_block_entries", "_blocks", "_cluster_bits", "_covered", "_debts", "_doubts", "_hint", "_host", "_place",
-        "_publish", "_table", "pinned",
+        "_block_entries", "_blocks", "_blocks_max", "_cluster_bits", "_codec", "_covered", "_debts", "_doubts", "_hint",
+        "_host", "_max", "_place", "_publish", "_table", "pinned",
     )  # fmt: skip
 
     def __init__(self, host: Host, header: Header, publish: Callable[[RefcountTable], None]) -> None:
         self._host = host
         self._publish = publish
         self._cluster_bits = header.cluster_bits
-        self._block_entries = header.cluster_bytes // 2
+        self._codec = Codec(1 << header.refcount_order)
+        self._max = header.refcount_max
+        self._block_entries = header.cluster_bytes * 8 // self._codec.bits
+        self._blocks_max = max(_CACHE_BYTES_MAX // (self._block_entries * self._codec.dtype.itemsize), 2)
         self._place = RefcountTable(header.refcount_table_offset, header.refcount_table_clusters)
         raw = host.read(self._place.offset, self._place.clusters << self._cluster_bits, _TABLE)
-        self._table = decoded(raw, "Q")
+        self._table = decoded(raw)
         self._covered = ceil_div(len(raw.rstrip(b"\0")), 8)  # table entries from here on are empty
         self._blocks: dict[int, Words] = {}
         self._debts: list[Clusters] = []
@@ -108,17 +111,18 @@ class Refcounts:
         block = self._block(index)
         return 0 if block is None else block[slot]
 
-    def of(self, clusters: NDArray[np.int64]) -> NDArray[np.uint16]:
+    def of(self, clusters: NDArray[np.int64]) -> "NDArray[np.unsignedinteger]":
         """Return the refcount of each of `clusters`."""
         if len(clusters) <= _FEW:
-            return np.array(self._of_few(clusters), dtype=np.uint16)
-        counts = np.zeros(len(clusters), dtype=np.uint16)
+            return np.array(self._of_few(clusters), dtype=self._codec.dtype)
+        counts = np.zeros(len(clusters), dtype=self._codec.dtype)
         where = clusters // self._block_entries
         for index in np.unique(where).tolist():
             block = self._block(index)
             if block is not None:
                 here = where == index
-                counts[here] = np.frombuffer(block, dtype=np.uint16)[clusters[here] - index * self._block_entries]
+                slots = clusters[here] - index * self._block_entries
+                counts[here] = np.frombuffer(block, dtype=self._codec.dtype)[slots]
         return counts
 
     def _of_few(self, clusters: NDArray[np.int64]) -> list[int]:
@@ -171,8 +175,8 @@ class Refcounts:
                 return None
             if offset & ((1 << self._cluster_bits) - 1) or offset >> self._cluster_bits >= self.limit:
                 raise BlockError(Errno.EIO, f"refcount table: entry {index} points to {offset:#x}, which is no cluster")
-            block = self._host.load(offset, self._block_entries, "H", _BLOCK)
-            if len(self._blocks) << self._cluster_bits > _CACHE_BYTES_MAX:
+            block = self._host.load(offset, self._block_entries, _BLOCK, self._codec)
+            if len(self._blocks) >= self._blocks_max:
                 self._blocks.clear()
             self._blocks[index] = block
             if index in self._doubts:
@@ -224,9 +228,12 @@ class Refcounts:
 
     def _owe_difference(self, index: int, high: Words, low: Words) -> None:
         """Owe each cluster of block `index` as often as it is counted more often in `high` than in `low`."""
-        first = index * self._block_entries
-        more = np.frombuffer(high, dtype=np.uint16).astype(np.int64) - np.frombuffer(low, dtype=np.uint16)
-        self.owe(np.repeat(np.arange(first, first + len(more), dtype=np.int64), np.maximum(more, 0)))
+        first, dtype = index * self._block_entries, self._codec.dtype
+        above, below = np.frombuffer(high, dtype=dtype), np.frombuffer(low, dtype=dtype)
+        slots = (above > below).nonzero()[0]
+        # a torn write of a wide word may leave any number; what is not lowered is a leak
+        more = np.minimum(above[slots] - below[slots], _OWED_MAX).astype(np.int64)
+        self.owe(np.repeat(slots + first, more))
 
     def _note_free(self, edit: _Edit) -> None:
         try:
@@ -239,7 +246,7 @@ class Refcounts:
         """Make the edit. On failure owe what the block then counts above `goal`; later, when nobody knows that now."""
         offset = self._table[edit.block] & OFFSET_MASK
         try:
-            self._host.store(offset, edit.new, edit.low, edit.high, _BLOCK, old=edit.old)
+            self._host.store(offset, edit.new, edit.low, edit.high, _BLOCK, old=edit.old, codec=self._codec)
         except StoreError as error:
             if error.words is None:
                 self._blocks.pop(edit.block, None)
@@ -260,11 +267,10 @@ class Refcounts:
             old = self._existing_block(index)
             new = old[:]
             for slot in here:
-                try:
-                    new[slot] += sign
-                except OverflowError:
-                    if sign > 0:  # what an image counts too low already stays at 0
-                        raise self._overflow(index * self._block_entries + slot) from None
+                count = new[slot] + sign
+                if count > self._max:
+                    raise self._overflow(index * self._block_entries + slot)
+                new[slot] = max(count, 0)  # what an image counts too low already stays at 0
             edits.append(_Edit(index, old, new, min(here), max(here) + 1))
         return edits
 
@@ -277,13 +283,22 @@ class Refcounts:
             slots = touched[here] - index * self._block_entries
             old = self._existing_block(index)
             new = old[:]
-            view = np.frombuffer(new, dtype=np.uint16)
-            counts = view[slots].astype(np.int64) + sign * times[here]
-            if int(counts.max()) > REFCOUNT_MAX:
-                raise self._overflow(index * self._block_entries + int(slots[counts.argmax()]))
-            view[slots] = np.maximum(counts, 0)
+            view = np.frombuffer(new, dtype=self._codec.dtype)
+            view[slots] = self._changed(view[slots], times[here], sign, index * self._block_entries + slots)
             edits.append(_Edit(index, old, new, int(slots[0]), int(slots[-1]) + 1))
         return edits
+
+    def _changed(
+        self, counts: "NDArray[np.unsignedinteger]", times: NDArray[np.int64], sign: int, clusters: NDArray[np.int64]
+    ) -> "NDArray[np.unsignedinteger]":
+        """Return `counts` after each was raised (or lowered) so many times; none is lowered below 0."""
+        wide, steps = counts.astype(np.uint64), times.astype(np.uint64)
+        if sign < 0:
+            return (wide - np.minimum(wide, steps)).astype(counts.dtype)
+        full = (wide > np.uint64(self._max) - np.minimum(steps, np.uint64(self._max))) | (steps > self._max)
+        if full.any():
+            raise self._overflow(int(clusters[full][0]))
+        return (wide + steps).astype(counts.dtype)
 
     def _existing_block(self, index: int) -> Words:
         block = self._block(index)
@@ -294,7 +309,7 @@ class Refcounts:
 
     def _overflow(self, cluster: int) -> BlockError:
         place = cluster << self._cluster_bits
-        return BlockError(Errno.EINVAL, f"refcount: the cluster at {place:#x} has {REFCOUNT_MAX} references already")
+        return BlockError(Errno.EINVAL, f"refcount: the cluster at {place:#x} has {self._max} references already")
 
     # --- free clusters ----------------------------------------------------------------------------
     def find(self, count: int) -> int:
@@ -373,11 +388,11 @@ class Refcounts:
         self._require_unpinned(base, base + used + payload)
         if (base + used + payload) << self._cluster_bits > OFFSET_MAX:
             raise BlockError(Errno.EFBIG, "the image file can not grow any more")
-        new = [decoded(bytes(1 << self._cluster_bits), "H") for _ in range(blocks)]
+        new = [self._codec.decode(bytes(1 << self._cluster_bits)) for _ in range(blocks)]
         for cluster in range(used):
             new[cluster // self._block_entries][cluster % self._block_entries] = 1
-        self._host.write(base << self._cluster_bits, b"".join(map(encoded, new)), _BLOCK)
-        entries = decoded(b"".join(((base + n) << self._cluster_bits).to_bytes(8, "big") for n in range(blocks)), "Q")
+        self._host.write(base << self._cluster_bits, b"".join(map(self._codec.encode, new)), _BLOCK)
+        entries = decoded(b"".join(((base + n) << self._cluster_bits).to_bytes(8, "big") for n in range(blocks)))
         if table_clusters:
             self._move_table(entries, RefcountTable((base + blocks) << self._cluster_bits, table_clusters))
         else:
@@ -421,7 +436,7 @@ class Refcounts:
         self._host.write(place.offset, raw, _TABLE)
         self._publish(place)
         former, self._place = self._place, place
-        self._table, self._covered = decoded(raw, "Q"), self._covered + len(entries)
+        self._table, self._covered = decoded(raw), self._covered + len(entries)
         start = former.offset >> self._cluster_bits
         self.owe(range(start, start + former.clusters))
         with suppress(BlockError):  # it stays owed

@@ -137,6 +137,8 @@ def _counted_tree(state: State, l1: Words) -> Tree:
 def goto(state: State, snapshot_id: str) -> None:
     """Make the active state, virtual size and VM state included, what the snapshot holds."""
     entry = find_by_id_or_name(state, snapshot_id)
+    if state.header.version == 2 and entry.disk_size != state.header.size:
+        raise BlockError(Errno.ENOTSUP, "Can't resize a v2 image which has snapshots")
     l1 = without_copied(load_l1(state, entry))
     needed = ceil_div(entry.disk_size, state.header.l2_span)
     if needed > L1_ENTRIES_MAX:
@@ -168,7 +170,7 @@ def delete(state: State, snapshot_id: str | None, name: str | None) -> None:
     state.settle()
     tree = _counted_tree(state, l1)
     kept = entries[:index] + entries[index + 1 :]
-    _, clusters, raw, former = _plan(state, decoded(b"", "Q"), kept)
+    _, clusters, raw, former = _plan(state, decoded(b""), kept)
     with state.holding(clusters):
         new = _write_table(state, raw, clusters, len(kept))
         state.publish(new, SNAPSHOT_FIELDS, snapshots=SnapshotTable(kept, len(raw)))

@@ -5,10 +5,13 @@ from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from snapcheck.impl.blockfile import BlockError, BlockFile
-from snapcheck.impl.qcow2.host import Host, Words, encoded, padded
+from snapcheck.impl.qcow2.backing import Backing
+from snapcheck.impl.qcow2.bitmaps import ALL_ONES, Bitmap, clusters_in, read_bitmaps
+from snapcheck.impl.qcow2.extensions import Extensions, parse_extensions
+from snapcheck.impl.qcow2.host import Host, Words, decoded, encoded, padded
 from snapcheck.impl.qcow2.layout import (
-    AUTOCLEAR_FIELD,
-    HEADER_BYTES,
+    BITMAPS,
+    FEATURE_FIELDS,
     L1_ENTRIES_MAX,
     REFCOUNT_FIELDS,
     RESIZE_FIELDS,
@@ -22,7 +25,7 @@ from snapcheck.impl.qcow2.refcounts import Clusters, Refcounts, RefcountTable, m
 from snapcheck.impl.qcow2.tables import Tables
 from snapcheck.model.errno import Errno
 
-_GUESS_BYTES: Final = 4096  # enough for most snapshot tables, so that they take one read
+_GUESS_BYTES: Final = 4096  # enough for most headers and snapshot tables, so that they take one read
 
 
 class SnapshotTable(NamedTuple):
@@ -32,21 +35,49 @@ class SnapshotTable(NamedTuple):
     length: int
 
 
+class Front(NamedTuple):
+    """What an image says of itself: its header, and the extensions behind it."""
+
+    header: Header
+    extensions: Extensions
+    backing_name: str  # "" without a backing file
+
+
+def read_front(file: BlockFile, *, lenient: bool = False) -> Front:
+    """Return what a supported image begins with, checked for sanity; `ImageError` says what stands against it.
+
+    `lenient` lets pass what a repair can put right.
+    """
+    raw = file.pread(0, _GUESS_BYTES, region="header")
+    header = Header.parse(raw)
+    header.require_supported()
+    header.require_sane(file_bytes=file.size(), lenient=lenient)
+    try:
+        extensions = parse_extensions(raw[: header.cluster_bytes], header)
+    except NeedMoreError as more:
+        raw = file.pread(0, more.length, region="header")
+        extensions = parse_extensions(raw, header)
+    name = b""
+    if header.backing_offset:
+        name = file.pread(header.backing_offset, header.backing_length, region="header")
+    return Front(header, extensions, name.decode("utf-8", "surrogateescape"))
+
+
 def read_header(file: BlockFile) -> Header:
     """Return the header of a supported image, checked for sanity; `ImageError` says what stands against it."""
-    header = Header.parse(file.pread(0, HEADER_BYTES, region="header"))
-    header.require_supported()
-    header.require_sane(file_bytes=file.size())
-    return header
+    return read_front(file).header
 
 
-def read_snapshots(file: BlockFile, header: Header) -> SnapshotTable:
-    """Return the snapshot table; what would lie behind the end of the file is read as zeroes."""
+def read_snapshots(file: BlockFile, header: Header, *, lenient: bool = False) -> SnapshotTable:
+    """Return the snapshot table; what would lie behind the end of the file is read as zeroes.
+
+    `lenient` lets pass what a repair can put right.
+    """
     length, length_max = _GUESS_BYTES, SNAPSHOT_TABLE_BYTES_MAX + (1 << 18)  # so that too large ones are seen whole
     while header.snapshot_count:
         raw = file.pread(header.snapshots_offset, min(length, length_max), region="snapshot-table")
         try:
-            return SnapshotTable(*parse_snapshots(raw, header))
+            return SnapshotTable(*parse_snapshots(raw, header, lenient=lenient))
         except NeedMoreError as more:
             length = max(more.length, 2 * length)
     return SnapshotTable([], 0)
@@ -55,28 +86,39 @@ def read_snapshots(file: BlockFile, header: Header) -> SnapshotTable:
 class State:
     """An open image. Whatever changes the header goes through `publish`; whatever frees clusters through `release`."""
 
-    __slots__ = ("_copied_stale", "header", "host", "refcounts", "snapshot_table", "tables")
+    __slots__ = (
+        "_copied_stale", "_packed_end", "backing", "backing_bytes", "bitmaps", "header", "host", "refcounts",
+        "snapshot_table", "tables",
+    )  # fmt: skip
 
-    def __init__(self, file: BlockFile, *, read_only: bool) -> None:
+    def __init__(self, file: BlockFile, *, read_only: bool, backing: Backing | None = None) -> None:
         self.host = Host(file)
-        self.header = read_header(file)
-        self.header.require_clean()
+        front = read_front(file)
+        self.header = front.header
+        if not read_only:
+            self.header.require_writable()
+        self.backing = backing
+        self.backing_bytes = backing.size_bytes if backing is not None else 0
+        self.bitmaps = read_bitmaps(file, self.header, front.extensions)
         self.snapshot_table = read_snapshots(file, self.header)
         self.refcounts = Refcounts(self.host, self.header, self._publish_refcount_table)
         self.tables = Tables(self.host, self.header, self.refcounts)
         self._copied_stale = False
+        self._packed_end = 0  # where compressed data may be appended, 0 where nowhere
         self._pin()
-        if self.header.autoclear and not read_only:  # features that this engine would not keep up to date
-            self.publish(self.header._replace(autoclear=0), AUTOCLEAR_FIELD)
+        kept = BITMAPS if self.bitmaps else 0
+        if self.header.autoclear & ~kept and not read_only:  # features that this engine would not keep up to date
+            self.publish(self.header._replace(autoclear=self.header.autoclear & kept), FEATURE_FIELDS)
 
     def clone(self) -> "State":
         """Return the same image over a clone of its file."""
         twin = object.__new__(State)
         twin.host, twin.header = self.host.clone(), self.header
+        twin.backing, twin.backing_bytes, twin.bitmaps = self.backing, self.backing_bytes, self.bitmaps
         twin.snapshot_table = self.snapshot_table
         twin.refcounts = self.refcounts.clone(twin.host, twin._publish_refcount_table)
         twin.tables = self.tables.clone(twin.host, twin.refcounts)
-        twin._copied_stale = self._copied_stale
+        twin._copied_stale, twin._packed_end = self._copied_stale, self._packed_end
         return twin
 
     # --- the header -------------------------------------------------------------------------------
@@ -145,8 +187,24 @@ class State:
             raise
         return clusters
 
+    def take_bytes(self, length: int) -> tuple[int, list[int]]:
+        """Return where `length` bytes of compressed data may go, and the cluster there, which is counted once more."""
+        bits = self.header.cluster_bits
+        offset, room = self._packed_end, -self._packed_end & (self.header.cluster_bytes - 1)
+        clusters = [offset >> bits]
+        full = self.refcounts.get(clusters[0]) >= self.header.refcount_max
+        if length > room or full:
+            clusters = self.take(1)
+            offset = clusters[0] << bits
+        else:
+            with self.holding(clusters):
+                pass
+        self._packed_end = offset + length
+        return offset, clusters
+
     def release(self, *clusters: Clusters, copied_stale: bool = False) -> None:
         """Lower the refcounts of `clusters`: now or, when the device does not allow it, later. Never raises."""
+        self._packed_end = 0  # who knows whether that cluster is still there
         for some in clusters:
             self.refcounts.owe(some)
         self._copied_stale = self._copied_stale or copied_stale
@@ -161,6 +219,27 @@ class State:
             if self._copied_stale:
                 self.tables.refresh_copied()
                 self._copied_stale = False
+
+    # --- around the mapping -----------------------------------------------------------------------
+    def read_backing(self, start: int, length: int) -> bytes:
+        """Return what shows where nothing is mapped: the backing file within the virtual size, zeroes elsewhere."""
+        there = min(length, min(self.backing_bytes, self.header.size) - start)
+        if self.backing is None or there <= 0:
+            return bytes(length)
+        return self.backing.read(start, there) + bytes(length - there)
+
+    def note_guest_write(self) -> None:
+        """Make the bitmaps that are recording say that all has changed, before anything does."""
+        for bitmap in self.bitmaps:
+            if bitmap.recording and not bitmap.in_use:
+                self._fill_bitmap(bitmap)
+
+    def _fill_bitmap(self, bitmap: Bitmap) -> None:
+        old = self.host.load(bitmap.table_offset, bitmap.table_entries, "l1")
+        new = decoded(ALL_ONES.to_bytes(8, "big") * bitmap.table_entries)
+        if old != new:
+            self.host.store(bitmap.table_offset, new, 0, len(new), "l1", old=old)
+            self.release([offset >> self.header.cluster_bits for offset in clusters_in(encoded(old))])
 
     # --- the active L1 table ----------------------------------------------------------------------
     def write_l1(self, first: int, l1: Words) -> int:

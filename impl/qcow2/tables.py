@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from snapcheck.impl.blockfile import BlockError
+from snapcheck.impl.qcow2 import compressed
 from snapcheck.impl.qcow2.host import Host, StoreError, Words, decoded, encoded
 from snapcheck.impl.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, ZERO, Header
 from snapcheck.impl.qcow2.refcounts import Refcounts
@@ -14,6 +15,8 @@ _CACHE_BYTES_MAX: Final = 32 << 20
 _BATCH_BYTES: Final = 8 << 20  # of L2 tables that are looked at together
 _MASK64: Final = np.uint64(OFFSET_MASK)
 _COPIED64: Final = np.uint64(COPIED)
+_COMPRESSED64: Final = np.uint64(COMPRESSED)
+SUBCLUSTERS: Final = 32  # parts of a cluster that an extended L2 entry tells apart
 
 
 class Tree(NamedTuple):
@@ -27,16 +30,19 @@ class Tables:
     """The active L1 table and the L2 tables of all trees, by offset. Tables never change in place."""
 
     __slots__ = (
-        "_bad_bits", "_cache", "_host", "_refcounts", "cluster_bits", "l1", "l1_offset", "l2_bits", "l2_entries",
+        "_bad_bits", "_cache", "_compression", "_host", "_refcounts", "_words_each", "cluster_bits", "l1", "l1_offset",
+        "l2_bits", "l2_entries",
     )  # fmt: skip
 
     def __init__(self, host: Host, header: Header, refcounts: Refcounts) -> None:
         self._host = host
         self._refcounts = refcounts
         self.cluster_bits = header.cluster_bits
-        self.l2_bits = header.cluster_bits - 3
+        self.l2_bits = header.l2_bits
         self.l2_entries = 1 << self.l2_bits
-        self._bad_bits = COMPRESSED | (OFFSET_MASK & (header.cluster_bytes - 1))
+        self._words_each = 2 if header.extended_l2 else 1
+        self._compression = header.compression
+        self._bad_bits = (OFFSET_MASK & (header.cluster_bytes - 1)) | (ZERO & ~header.l2_flags)
         self._cache: dict[int, Words] = {}
         self.l1_offset = header.l1_offset
         self.l1 = self.load_l1(header.l1_offset, header.l1_size)
@@ -52,14 +58,14 @@ class Tables:
     # --- looking up -------------------------------------------------------------------------------
     def load_l1(self, offset: int, entries: int) -> Words:
         """Return the L1 table at `offset`, of a snapshot or the active one."""
-        return self._host.load(offset, entries, "Q", "l1") if entries else decoded(b"", "Q")
+        return self._host.load(offset, entries, "l1") if entries else decoded(b"")
 
     def l2(self, offset: int) -> Words:
         """Return the L2 table at `offset`; EIO when that is no place for one."""
         table = self._cache.get(offset)
         if table is None:
             self._require_cluster(offset, "L1 entry", "an L2 table")
-            table = self._host.load(offset, self.l2_entries, "Q", "l2")
+            table = self._host.load(offset, self.l2_entries * self._words_each, "l2")
             if len(self._cache) << self.cluster_bits > _CACHE_BYTES_MAX:
                 self._cache.clear()
             self._cache[offset] = table
@@ -72,18 +78,55 @@ class Tables:
         offset = self.l1[index] & OFFSET_MASK
         return self.l2(offset) if offset else None
 
+    def entry(self, cluster: int) -> int:
+        """Return the L2 entry of a guest cluster in the active tree, 0 where there is none."""
+        table = self.active_l2(cluster >> self.l2_bits)
+        return table[(cluster & (self.l2_entries - 1)) * self._words_each] if table is not None else 0
+
+    def parts(self, cluster: int) -> int:
+        """Return the second word of a guest cluster's extended L2 entry: which parts are allocated, or read as zeroes.
+
+        The lower half has a bit for each part that is in the file, the upper half for each that reads as zeroes.
+        """
+        table = self.active_l2(cluster >> self.l2_bits)
+        parts = table[(cluster & (self.l2_entries - 1)) * self._words_each + 1] if table is not None else 0
+        if parts & parts >> SUBCLUSTERS:
+            raise BlockError(Errno.EIO, f"L2 entry: bitmap {parts:#x} has a part both allocated and reading as zeroes")
+        return parts
+
     def data_offset(self, entry: int) -> int:
-        """Return where the data of an L2 entry is in the file, 0 where it reads as zeroes; EIO for a bad pointer."""
+        """Return where the plain data of an L2 entry is in the file, 0 where it has none; EIO for a bad pointer."""
         offset = entry & OFFSET_MASK
-        if not entry & (self._bad_bits | ZERO) and offset >> self.cluster_bits < self._refcounts.limit:
+        if not entry & (self._bad_bits | COMPRESSED | ZERO) and offset >> self.cluster_bits < self._refcounts.limit:
             return offset
         self.require_entry(entry)
         return 0
 
-    def require_entry(self, entry: int) -> None:
-        """Raise EIO (ENOTSUP for compressed data) for an L2 entry that points where no data cluster can be."""
+    def inflated(self, entry: int) -> bytes:
+        """Return the cluster of a compressed L2 entry."""
+        self.require_entry(entry)
+        offset, length = compressed.extent(entry, self.cluster_bits)
+        raw = self._host.read(offset, length, "data")
+        return compressed.inflated(raw, self._compression, cluster_bytes=1 << self.cluster_bits)
+
+    def clusters_of(self, entry: int) -> list[int]:
+        """Return the clusters of the file that an L2 entry refers to."""
         if entry & COMPRESSED:
-            raise BlockError(Errno.ENOTSUP, "L2 entry: a compressed cluster; convert the image with `qemu-img convert`")
+            return list(compressed.clusters(entry, self.cluster_bits))
+        return [(entry & OFFSET_MASK) >> self.cluster_bits] if entry & OFFSET_MASK else []
+
+    def require_entry(self, entry: int) -> None:
+        """Raise EIO for an L2 entry that points where no data can be."""
+        if entry & COMPRESSED:
+            last = compressed.clusters(entry, self.cluster_bits)[-1]
+            if last >= self._refcounts.limit:
+                offset = compressed.extent(entry, self.cluster_bits).offset
+                raise BlockError(
+                    Errno.EIO, f"L2 entry: compressed data at {offset:#x} is out of reach; the image is corrupt"
+                )
+            return
+        if entry & ZERO & self._bad_bits:
+            raise BlockError(Errno.EIO, f"L2 entry: {entry:#x} has bit 0, which nothing stands for in this image")
         self._require_cluster(entry & OFFSET_MASK, "L2 entry", "data")
 
     def _require_cluster(self, offset: int, kind: str, target: str) -> None:
@@ -150,13 +193,27 @@ class Tables:
         return np.frombuffer(tables[0] if len(tables) == 1 else b"".join(tables), dtype=np.uint64)
 
     def _clusters_of(self, used: NDArray[np.uint64], bits: int) -> NDArray[np.int64]:
+        packed = np.zeros(0, dtype=np.int64)
+        if bits & COMPRESSED:
+            is_packed = (used & _COMPRESSED64) != 0
+            packed, used = self._touched(used[is_packed]), used[~is_packed]
         if bits & ZERO:  # an entry that reads as zeroes need not have a cluster
-            used = used[(used & (_MASK64 | np.uint64(COMPRESSED))).nonzero()[0]]
+            used = used[(used & (_MASK64 | np.uint64(self._bad_bits))).nonzero()[0]]
         clusters = ((used & _MASK64) >> np.uint64(self.cluster_bits)).view(np.int64)
         if bits & self._bad_bits or (len(clusters) and int(clusters.max()) >= self._refcounts.limit):
             bad = (used & np.uint64(self._bad_bits)).astype(bool) | (clusters >= self._refcounts.limit)
-            self.require_entry(int(used[bad][0]))
-        return clusters
+            if bad.any():
+                self.require_entry(int(used[bad][0]))
+        return np.concatenate((clusters, packed)) if len(packed) else clusters
+
+    def _touched(self, entries: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return each cluster that compressed entries touch, once for each of them."""
+        first, last = compressed.first_and_last(entries, self.cluster_bits)
+        outside = last >= self._refcounts.limit
+        if outside.any():
+            self.require_entry(int(entries[outside][0]))
+        steps = range(compressed.CLUSTERS_TOUCHED_MAX)
+        return np.concatenate([first[first + step <= last] + step for step in steps])
 
     def clear_copied(self, offsets: list[int]) -> None:
         """Take the COPIED bit from every entry of the L2 tables at `offsets`: their clusters become shared."""
@@ -188,6 +245,9 @@ class Tables:
         """Return `entries` with the COPIED bit where, and only where, the refcount is 1."""
         places = (entries & _MASK64).nonzero()[0]
         used = entries[places]
+        if int(np.bitwise_or.reduce(used)) & COMPRESSED:
+            places = places[(used & _COMPRESSED64) == 0]  # COPIED never stands there
+            used = entries[places]
         counts = self._refcounts.of(((used & _MASK64) >> np.uint64(self.cluster_bits)).view(np.int64))
         right = np.where(counts == 1, used | _COPIED64, used & ~_COPIED64)
         if (right == used).all():
@@ -215,7 +275,7 @@ def _l2_offsets(l1: Words) -> list[int]:
 
 
 def _as_words(entries: NDArray[np.uint64]) -> Words:
-    words = decoded(b"", "Q")
+    words = decoded(b"")
     words.frombytes(entries.tobytes())
     return words
 

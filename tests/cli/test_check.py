@@ -72,12 +72,21 @@ def test_checking_an_image_does_not_change_it(snapcheck: Snapcheck, image: Path)
     assert image.read_bytes() == before
 
 
+def test_repair_frees_what_leaked_and_says_so(snapcheck: Snapcheck, image: Path) -> None:
+    leak(image)
+    done = snapcheck("check", image, "--repair")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "repaired: 1 refcounts were set right" in done.stdout
+    assert done.stdout.splitlines()[-1] == "clean: every refcount is what the references say"
+    assert json.loads(snapcheck("check", image, "--repair", "--json").stdout)["repaired"] == []
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         (b"MZ" + bytes(600), "this is not a qcow2 image"),
         (b"", "this is not a qcow2 image"),
-        (b"QFI\xfb\0\0\0\2" + bytes(600), "version: 2 is not supported"),
+        (b"QFI\xfb\0\0\0\1" + bytes(600), "version: 1, expected 2 or 3"),
     ],
 )
 def test_a_file_that_is_no_usable_image_takes_one_line(

@@ -197,35 +197,19 @@ def test_unknown_extra_data_survives_both_engines(qemu: Qemu, path: Path) -> Non
         assert image.snapshots[0].extra == extra
 
 
-@pytest.mark.parametrize(
-    ("options", "field"),
-    [
-        ("compat=0.10", "version: 2"),
-        ("refcount_bits=8", "refcount_order: 3"),
-        ("extended_l2=on", "incompatible_features: bit 4"),
-        ("compression_type=zstd", "incompatible_features: bit 3"),
-        ("data_file=data.raw", "incompatible_features: bit 2"),
-        ("backing_file=base.qcow2,backing_fmt=qcow2", "backing_file"),
-    ],
-)
-def test_other_kinds_of_images_are_refused_by_the_name_of_the_field(
-    qemu: Qemu, path: Path, options: str, field: str
-) -> None:
-    ok(qemu("qemu-img", "create", "-f", "qcow2", path.with_name("base.qcow2"), "1M"))
-    made = options.replace("data.raw", str(path.with_name("data.raw"))).replace("base.q", str(path.with_name("base.q")))
-    ok(qemu("qemu-img", "create", "-f", "qcow2", "-o", made, path, "1M"))
-    with pytest.raises(ImageError, match=field) as caught:
+def test_an_external_data_file_is_refused_by_the_name_of_the_field(qemu: Qemu, path: Path) -> None:
+    ok(qemu("qemu-img", "create", "-f", "qcow2", "-o", f"data_file={path.with_name('data.raw')}", path, "1M"))
+    with pytest.raises(ImageError, match="incompatible_features: bit 2") as caught:
         Image.open(path)
     assert "\n" not in str(caught.value)
 
 
-def test_an_image_with_persistent_bitmaps_is_refused_until_they_are_removed(qemu: Qemu, path: Path) -> None:
-    ok(qemu("qemu-img", "create", "-f", "qcow2", path, "1M"))
-    ok(qemu("qemu-img", "bitmap", "--add", path, "b"))
-    with pytest.raises(ImageError, match=r"autoclear_features: bit 0.*qemu-img bitmap --remove"):
+def test_an_encrypted_image_is_refused_by_the_name_of_the_field(qemu: Qemu, path: Path) -> None:
+    secret = ("--object", "secret,id=s,data=hush")
+    options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
+    ok(qemu("qemu-img", "create", "-q", *secret, "-f", "qcow2", "-o", options, path, "1M"))
+    with pytest.raises(ImageError, match="crypt_method: 2: encryption is not supported"):
         Image.open(path)
-    ok(qemu("qemu-img", "bitmap", "--remove", path, "b"))
-    Image.open(path).close()
 
 
 def test_the_checker_agrees_with_qemu_on_leaks(qemu: Qemu, path: Path) -> None:

@@ -3,6 +3,8 @@
 import pytest
 from snapcheck.impl.qcow2.layout import (
     HEADER_BYTES,
+    HEADER_BYTES_V2,
+    HEADER_BYTES_V3,
     Header,
     ImageError,
     NeedMoreError,
@@ -35,20 +37,23 @@ def with_count(count: int) -> Header:
 
 
 def test_a_header_reads_back_as_it_was_packed() -> None:
-    assert len(HEADER.pack()) == HEADER_BYTES == 104
-    assert Header.parse(HEADER.pack()) == HEADER
+    longer = HEADER._replace(header_length=112, incompatible=8, compression=1)
+    old = HEADER._replace(header_length=72, version=2)
+    for header, length in ((HEADER, HEADER_BYTES_V3), (longer, HEADER_BYTES), (old, HEADER_BYTES_V2)):
+        assert len(header.pack()) == length
+        assert Header.parse(header.pack()) == header
 
 
 @pytest.mark.parametrize(
     ("offset", "value", "says"),
     [
         (0, b"QCOW", "magic: 51434f57 is not 514649fb"),
-        (4, (2).to_bytes(4, "big"), "version: 2 is not supported"),
-        (8, (512).to_bytes(8, "big"), "backing_file"),
+        (4, (1).to_bytes(4, "big"), "version: 1, expected 2 or 3"),
+        (4, (4).to_bytes(4, "big"), "version: 4, expected 2 or 3"),
         (20, (8).to_bytes(4, "big"), "cluster_bits: 8, expected 9 to 21"),
         (20, (22).to_bytes(4, "big"), "cluster_bits: 22"),
         (32, (1).to_bytes(4, "big"), "crypt_method: 1"),
-        (96, (6).to_bytes(4, "big"), "refcount_order: 6, expected 4"),
+        (96, (7).to_bytes(4, "big"), "refcount_order: 7, expected 0 to 6"),
         (100, (72).to_bytes(4, "big"), "header_length: 72"),
         (100, (107).to_bytes(4, "big"), "header_length: 107"),
     ],
@@ -66,6 +71,8 @@ def test_a_header_of_another_kind_is_refused_by_the_name_of_its_field(offset: in
         ({"l1_offset": 1 << 30}, "l1_table_offset: .* beyond the end of the file", Errno.EINVAL),
         ({"l1_size": (4 << 20) + 1}, "l1_table: 33554440 bytes are more", Errno.EFBIG),
         ({"size": 1 << 40}, "l1_size: 1 entries are too few", Errno.EINVAL),
+        ({"backing_offset": 4090, "backing_length": 10}, "backing_file_offset: 0xffa", Errno.EINVAL),
+        ({"backing_offset": 112, "backing_length": 2000}, "backing_file_size: 2000", Errno.EINVAL),
         ({"refcount_table_clusters": 0}, "refcount_table_clusters: 0", Errno.EINVAL),
         ({"refcount_table_clusters": 1 << 20}, "refcount_table: .* more than", Errno.EFBIG),
         ({"refcount_table_offset": 7 << 12}, "refcount_table_offset", Errno.EINVAL),
@@ -80,17 +87,32 @@ def test_a_table_that_can_not_be_there_is_refused(change: dict[str, int], says: 
     assert caught.value.errno is errno
 
 
-@pytest.mark.parametrize("bit", range(2, 64))
+@pytest.mark.parametrize("bit", [2, *range(5, 64)])
 def test_every_feature_that_is_not_built_here_is_refused(bit: int) -> None:
     with pytest.raises(ImageError, match=f"incompatible_features: bit {bit}:"):
         HEADER._replace(incompatible=1 << bit).require_supported()
 
 
-@pytest.mark.parametrize(("bit", "says"), [(0, "dirty bit"), (1, "marked corrupt")])
-def test_an_image_that_asks_for_repair_is_refused(bit: int, says: str) -> None:
-    HEADER._replace(incompatible=1 << bit).require_supported()  # it can be checked
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"compression": 1}, "compression_type: 1 and bit 3"),
+        ({"incompatible": 1 << 3}, "compression_type: 0 and bit 3"),
+        ({"incompatible": 1 << 3, "compression": 2}, "compression_type: 2, expected"),
+        ({"incompatible": 1 << 4}, "cluster_bits: 12, extended L2"),
+    ],
+)
+def test_features_that_contradict_other_fields_are_refused(change: dict[str, int], says: str) -> None:
     with pytest.raises(ImageError, match=says):
-        HEADER._replace(incompatible=1 << bit).require_clean()
+        HEADER._replace(**change).require_supported()
+
+
+@pytest.mark.parametrize(("bit", "says"), [(0, "dirty bit"), (1, "marked corrupt"), (4, "read and not written")])
+def test_an_image_that_may_only_be_read_is_not_opened_for_writing(bit: int, says: str) -> None:
+    header = HEADER._replace(incompatible=1 << bit, cluster_bits=16)
+    header.require_supported()
+    with pytest.raises(ImageError, match=says):
+        header.require_writable()
 
 
 def test_snapshots_read_back_with_long_names_large_states_and_unknown_extra_data() -> None:
@@ -122,7 +144,7 @@ def test_a_table_that_is_cut_off_says_how_much_it_needs() -> None:
 
 
 def test_too_much_extra_data_is_refused_with_the_way_out() -> None:
-    with pytest.raises(ImageError, match=r"entry 0 has 1041 bytes of extra data.*check -r all") as caught:
+    with pytest.raises(ImageError, match=r"entry 0 has 1041 bytes of extra data.*--repair") as caught:
         parse_snapshots(entry(extra=bytes(1025)).pack(), with_count(1))
     assert caught.value.errno is Errno.EFBIG
 
