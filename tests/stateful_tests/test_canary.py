@@ -1,4 +1,4 @@
-"""The canary: each seeded bug is found by phase stateful alone, under the law that it breaks, and its reproducer replays it."""
+"""The canary: phase stateful alone finds each seeded bug under the law that it breaks; its reproducer replays it."""
 
 import os
 import subprocess
@@ -23,7 +23,9 @@ FAULTS_MAX = 2
 
 
 def run_on(bug: SeededBug, *, semantics: Semantics | None = None) -> RunResult:
-    options = RunOptions(phases=("stateful",), profile=Profile.QUICK, histories=HISTORIES, semantics=semantics or bug.semantics)
+    options = RunOptions(
+        phases=("stateful",), profile=Profile.QUICK, histories=HISTORIES, semantics=semantics or bug.semantics
+    )
     return run_driver(find_target(bug.driver), options, Silent()).result
 
 
