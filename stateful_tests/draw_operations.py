@@ -413,7 +413,7 @@ def _reopen(chooser: Chooser, world: World) -> Operation:
 
 
 _ALPHABET: Final[tuple[tuple[type[Operation], Build], ...]] = weighted(
-    (5, (Write, _write)), (2, (SubmitWrite, _submit_write)), (2, (WriteZeroes, _write_zeroes)),
+    (4, (Write, _write)), (3, (SubmitWrite, _submit_write)), (2, (WriteZeroes, _write_zeroes)),
     (2, (Discard, _discard)), (1, (Flush, _flush)), (2, (Resize, _resize)), (2, (VmstateWrite, _vmstate_write)),
     (2, (VmstateRead, _vmstate_read)),
     (1, (CanSnapshot, _can_snapshot)), (1, (List, _list)), (2, (Find, _find)),
