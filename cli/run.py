@@ -61,8 +61,15 @@ def run_command(call: RunCall) -> int:
         _write(call, Finished(_nothing_known(call, f"snapcheck itself failed: {type(error).__name__}: {error}"), ()))
         raise
     _write(call, finished)
+    _require_a_start(finished.result)
     tell(finished.result, call.out, quiet=call.quiet)
     return EXIT_STATUS[finished.result.verdict]
+
+
+def _require_a_start(result: RunResult) -> None:
+    """Raise when the driver could not be started: there is nothing to tell but why; result.json says so too."""
+    if result.notes and not result.violations and not any(phase.histories for phase in result.phases):
+        raise CallError(result.notes[0], status=UNKNOWN)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """What a phase keeps of the histories that it made: counts of everything, events of violations and of a sample."""
 
-import hashlib
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -8,6 +7,7 @@ from typing import Final
 from snapcheck.model.facts import Evidence
 from snapcheck.model.history import History
 from snapcheck.model.law_names import Severity
+from snapcheck.stateful_tests.digest import digest
 from snapcheck.stateful_tests.session import Session
 from snapcheck.stateful_tests.units import Answer, Failure, Unit
 from snapcheck.stateful_tests.work import Control, Tick
@@ -79,14 +79,3 @@ class Gatherer:
     def skipped(self) -> None:
         """Count a setup that the system can not build."""
         self.answer.counts["setups skipped"] += 1
-
-
-def digest(history: History) -> str:
-    """Return a short hash of what was done and answered: equal for equal histories."""
-    text = repr([(step.operation, step.faults, step.result) for step in history.steps])
-    return digest_of(text)
-
-
-def digest_of(text: str) -> str:
-    """Return a short hash of a text."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()

@@ -11,7 +11,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
@@ -149,8 +148,7 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
         run.notes.append("interrupted: what had been done until then is reported")
     except Exception as error:  # noqa: BLE001  # a failure of the harness is a verdict too: unknown
         run.notes.append(f"the harness itself failed: {_where(error)}")
-    with suppress(KeyboardInterrupt):
-        _shrink_all(run)
+    _shrink_all(run)
     result = _result(run)
     if options.corpus is not None:
         result = _extend_corpus(options.corpus, result)
@@ -316,14 +314,20 @@ def _shrink_all(run: _Run) -> None:
         if best is None or len(failure.history.steps) < len(best.history.steps):
             shortest[failure.kind] = failure
     ordered = sorted(shortest.values(), key=_errors_of_telling_laws_first)
-    deadline = time.monotonic() + SHRINK_SECONDS_IN_ALL
+    deadline, hurried = time.monotonic() + SHRINK_SECONDS_IN_ALL, False
     for done, failure in enumerate(ordered):
         if len(run.violations) == VIOLATIONS_MAX:
             run.notes.append(f"{len(ordered) - done} more kinds of violations are counted and not shown")
             return
         if not _is_told(run, *failure.kind):
             seconds = min(SHRINK_SECONDS, (deadline - time.monotonic()) / (len(ordered) - done))
-            _report(run, failure, shrink(run.target, failure.history, failure.evidence, seconds=seconds))
+            shrunk = Shrunk(failure.history, failure.evidence, Care.USUAL, finished=False)
+            try:
+                shrunk = shrunk if hurried else shrink(run.target, failure.history, failure.evidence, seconds=seconds)
+            except KeyboardInterrupt:
+                hurried = True  # whoever waits wants the end, and the verdict all the same
+                run.notes.append("interrupted while shrinking: what was left is shown as it was found")
+            _report(run, failure, shrunk)
 
 
 def _errors_of_telling_laws_first(failure: Failure) -> tuple[bool, int]:

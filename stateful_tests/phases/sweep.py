@@ -25,9 +25,10 @@ from snapcheck.model.law_names import Severity
 from snapcheck.model.operations import Operation, SubmitWrite
 from snapcheck.model.setup import Setup
 from snapcheck.model.step import step as allowed_by_model
+from snapcheck.stateful_tests.digest import digest_of
 from snapcheck.stateful_tests.draw_faults import targets_of
 from snapcheck.stateful_tests.fault_places import AT_MAX, Blow, Place, faults_at, places_of
-from snapcheck.stateful_tests.gather import Gatherer, digest_of
+from snapcheck.stateful_tests.gather import Gatherer
 from snapcheck.stateful_tests.session import Checkpoint, Session
 from snapcheck.stateful_tests.small_operations import small_operations
 from snapcheck.stateful_tests.starting_points import starting_points

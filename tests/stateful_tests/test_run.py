@@ -177,6 +177,17 @@ def test_an_interrupted_run_reports_what_it_did() -> None:
     assert 0 < result.phases[0].histories < 100_000
 
 
+def test_a_run_that_is_interrupted_while_shrinking_still_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_args: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "shrink", interrupted)
+    result = run(LOCK_KEPT, histories=24)
+    assert result.verdict is Verdict.FAILED
+    assert any(each.law is Law.LOCKS_BALANCED and each.history is not None for each in result.violations)
+    assert any("interrupted while shrinking" in note for note in result.notes)
+
+
 def test_progress_and_violations_are_told_as_they_happen() -> None:
     told: list[object] = []
 
