@@ -40,7 +40,7 @@ from snapcheck.stateful_tests.work import Crew, Run, Tick, crew
 RUNNERS: Final[Mapping[str, Run]] = {sweep.NAME: sweep.run, walk.NAME: walk.run, stateful.NAME: stateful.run}
 PHASES: Final = tuple(RUNNERS)
 _WEIGHTS: Final = {sweep.NAME: 6, walk.NAME: 2, stateful.NAME: 2}  # how time and histories are shared
-SHRINK_SECONDS: Final = 10.0  # for one violation
+SHRINK_SECONDS: Final = {Severity.ERROR: 10.0, Severity.WARNING: 1.0}  # for one violation
 SHRINK_SECONDS_IN_ALL: Final = 60.0
 VIOLATIONS_MAX: Final = 25  # different ones that are shrunk and shown; all are counted by their laws
 SAMPLE_MAX: Final = 4
@@ -55,6 +55,7 @@ class RunOptions:
     """What to run. `seconds` is the budget of all phases together, and so is `histories`, which no time limits then.
 
     The phases share `histories` exactly; only a phase that has no more of them does fewer, and that is when all do.
+    In the folder `journals` each history is noted as it ends; those that are noted there already are not done again.
     """
 
     phases: tuple[str, ...] = PHASES
@@ -67,6 +68,7 @@ class RunOptions:
     jobs: int = 1
     known: tuple[Accepted, ...] = ()
     corpus: Corpus | None = None
+    journals: Path | None = None
 
 
 class Progress(NamedTuple):
@@ -101,10 +103,11 @@ class Silent:
 
 
 class Finished(NamedTuple):
-    """A run's result, and a sample of passing histories with all their events."""
+    """A run's result, and a sample of passing histories with all their events. `whole`: nothing broke it off."""
 
     result: RunResult
     sample: tuple[History, ...]
+    whole: bool = True
 
 
 @dataclass(slots=True)
@@ -123,6 +126,7 @@ class _Run:
     sample: list[History] = field(default_factory=list[History])
     abilities: Abilities | None = None
     notes: list[str] = field(default_factory=list[str])
+    whole: bool = False
 
     @property
     def seconds(self) -> float:
@@ -142,6 +146,7 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
         with crew(options.jobs) as workers:
             for at, name in enumerate(options.phases):
                 _run_phase(run, name, _share_of(options.phases[at:]), workers)
+        run.whole = True
     except TargetError as error:
         run.notes.append(f"the driver could not be started: {error}")
     except KeyboardInterrupt:
@@ -152,7 +157,7 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
     result = _result(run)
     if options.corpus is not None:
         result = _extend_corpus(options.corpus, result)
-    return Finished(result, tuple(run.sample[:SAMPLE_MAX]))
+    return Finished(result, tuple(run.sample[:SAMPLE_MAX]), run.whole)
 
 
 def _where(error: Exception) -> str:
@@ -216,6 +221,7 @@ def _units(target: Target, options: RunOptions, name: str, histories: int | None
         yield Unit(
             driver=target.name, phase=name, semantics=options.semantics, devices=options.devices, seed=options.seed,
             shard=shard, histories=dealt, seconds=None, profile=options.profile,
+            journal=None if options.journals is None else str(options.journals / f"{name}-{shard}.jsonl"),
         )  # fmt: skip
 
 
@@ -236,6 +242,8 @@ def _add(run: _Run, answer: Answer) -> None:
     run.failures += answer.failures
     run.sample += answer.sample
     run.abilities = run.abilities or answer.abilities
+    if run.abilities is None and answer.histories:  # all of them were done by an earlier run
+        run.abilities = run.target.abilities
 
 
 def _phase_report(name: str, answers: Sequence[Answer], seconds: float, options: RunOptions) -> PhaseReport:
@@ -320,7 +328,9 @@ def _shrink_all(run: _Run) -> None:
             run.notes.append(f"{len(ordered) - done} more kinds of violations are counted and not shown")
             return
         if not _is_told(run, *failure.kind):
-            seconds = min(SHRINK_SECONDS, (deadline - time.monotonic()) / (len(ordered) - done))
+            seconds = min(
+                SHRINK_SECONDS[failure.evidence[0].severity], (deadline - time.monotonic()) / (len(ordered) - done)
+            )
             shrunk = Shrunk(failure.history, failure.evidence, Care.USUAL, finished=False)
             try:
                 shrunk = shrunk if hurried else shrink(run.target, failure.history, failure.evidence, seconds=seconds)
