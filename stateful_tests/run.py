@@ -250,6 +250,7 @@ def _phase_report(name: str, answers: Sequence[Answer], seconds: float, options:
     counts: Counter[str] = Counter()
     for answer in answers:
         counts.update(answer.counts)
+    counts["coverage cells reached"] = len({cell for answer in answers for cell in answer.cells})
     whole = len(answers) == SHARDS and not any(answer.interrupted for answer in answers)
     length = min((answer.length for answer in answers), default=0)
     complete = whole and (name != sweep.NAME or length > 0)
@@ -402,8 +403,18 @@ def _result(run: _Run) -> RunResult:
         version=snapcheck_version(), verdict=_verdict(run), driver=run.target.name, semantics=options.semantics.value,
         seed=options.seed, devices=options.devices, seconds=round(run.seconds, 3), phases=tuple(run.phases), laws=laws,
         coverage=coverage(run.cells, devices=options.devices, kinds=abilities.operations),
-        violations=tuple(run.violations), notes=tuple(run.notes),
+        violations=_grouped(run.violations), notes=tuple(run.notes),
     )  # fmt: skip
+
+
+def _grouped(violations: Sequence[ViolationReport]) -> tuple[ViolationReport, ...]:
+    """Return the violations of one law side by side, as they mostly have one cause; errors and the shortest first."""
+    groups: dict[tuple[Severity, Law], list[ViolationReport]] = {}
+    for each in sorted(
+        violations, key=lambda each: (each.severity is not Severity.ERROR, each.operations, each.faults)
+    ):
+        groups.setdefault((each.severity, each.law), []).append(each)
+    return tuple(each for group in groups.values() for each in group)
 
 
 def _verdict(run: _Run) -> Verdict:
