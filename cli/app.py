@@ -111,25 +111,25 @@ def run(
     histories: Annotated[int | None, typer.Option(metavar="N", help="Exactly so many histories.")] = None,
     devices: Annotated[int, typer.Option(metavar="N", help="Devices of a group, 1 to 8.")] = 3,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same histories.")] = 0,
-    jobs: Annotated[int, typer.Option(metavar="N", help="Processes.")] = 1,
+    jobs: Annotated[int | None, typer.Option(metavar="N", help="Processes; all cores by default.")] = None,
     semantics: Annotated[Semantics, typer.Option(help="Whose behaviour is right.")] = Semantics.CLASSIC,
     known: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Known, accepted divergences.")] = None,
+    corpus: Annotated[Path | None, typer.Option(metavar="DIR", help="Failures to replay first, and to keep.")] = None,
     out: Out = REPORT_FOLDER,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The verdict and what is wrong, no more.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar, no lines in between.")] = False,
     resume: Annotated[bool, typer.Option("--resume", hidden=True)] = False,
-    corpus: Annotated[Path | None, typer.Option(hidden=True)] = None,
     findings: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> int:
     """Verify a driver: all phases, one report."""
-    for name, given in (("--resume", resume), ("--corpus", corpus), ("--findings", findings)):
+    for name, given in (("--resume", resume), ("--findings", findings)):
         if given:
             raise CallError(f"{name} is not built yet; leave it out")
     from snapcheck.cli.run import RunCall, run_command
 
     call = RunCall(
         driver=driver, phases=phases, profile=profile, seconds=seconds, histories=histories, devices=devices,
-        seed=seed, jobs=jobs, semantics=semantics, known=known, out=out, quiet=quiet,
+        seed=seed, jobs=jobs, semantics=semantics, known=known, corpus=corpus, out=out, quiet=quiet,
         progress=not (quiet or no_progress),
     )  # fmt: skip
     return run_command(call)

@@ -1,6 +1,7 @@
 """`snapcheck run`: from the words of the command line to a report."""
 
 import math
+import os
 import signal
 import sys
 from collections.abc import Generator
@@ -17,9 +18,13 @@ from snapcheck.cli.targets import target_of
 from snapcheck.model.setup import Semantics
 from snapcheck.reports import folder as report_folder
 from snapcheck.reports import known
+from snapcheck.reports.jsonl import HistoryError
 from snapcheck.reports.known import Accepted, KnownError
 from snapcheck.reports.verdict import EXIT_STATUS, Coverage, RunResult, Verdict
-from snapcheck.stateful_tests.run import DEVICES_MAX, PHASES, Finished, Profile, RunOptions, run_driver
+from snapcheck.stateful_tests import corpus
+from snapcheck.stateful_tests.corpus import Corpus
+from snapcheck.stateful_tests.run import DEVICES_MAX, PHASES, Finished, RunOptions, run_driver
+from snapcheck.stateful_tests.units import Profile
 
 PHASES_PLANNED: Final = ("images", "sweep", "tour", "walk", "stateful", "crash")
 
@@ -35,9 +40,10 @@ class RunCall:
     histories: int | None
     devices: int
     seed: int
-    jobs: int
+    jobs: int | None
     semantics: Semantics
     known: Path | None
+    corpus: Path | None
     out: Path
     quiet: bool
     progress: bool
@@ -55,8 +61,15 @@ def run_command(call: RunCall) -> int:
         _write(call, Finished(_nothing_known(call, f"snapcheck itself failed: {type(error).__name__}: {error}"), ()))
         raise
     _write(call, finished)
+    _require_a_start(finished.result)
     tell(finished.result, call.out, quiet=call.quiet)
     return EXIT_STATUS[finished.result.verdict]
+
+
+def _require_a_start(result: RunResult) -> None:
+    """Raise when the driver could not be started: there is nothing to tell but why; result.json says so too."""
+    if result.notes and not result.violations and not any(phase.histories for phase in result.phases):
+        raise CallError(result.notes[0], status=UNKNOWN)
 
 
 @contextmanager
@@ -77,7 +90,7 @@ def _listening(call: RunCall) -> AbstractContextManager[RunListener]:
 def options_of(call: RunCall) -> RunOptions:
     """Return the options of the run, or raise `CallError` for the first that can not be."""
     _require(1 <= call.devices <= DEVICES_MAX, f"--devices {call.devices}: a group has 1 to {DEVICES_MAX} devices")
-    _require(call.jobs >= 1, f"--jobs {call.jobs}: give 1 or more")
+    _require(call.jobs is None or call.jobs >= 1, f"--jobs {call.jobs}: give 1 or more")
     _require(call.seed >= 0, f"--seed {call.seed}: give 0 or more")
     _require(call.histories is None or call.histories >= 1, f"--histories {call.histories}: give 1 or more")
     _require(
@@ -86,9 +99,15 @@ def options_of(call: RunCall) -> RunOptions:
     )
     return RunOptions(
         phases=phases_of(call.phases), profile=_profile_of(call.profile), seconds=call.seconds,
-        histories=call.histories, devices=call.devices, seed=call.seed, semantics=call.semantics, jobs=call.jobs,
-        known=_known_of(call.known),
+        histories=call.histories, devices=call.devices, seed=call.seed, semantics=call.semantics,
+        jobs=cores() if call.jobs is None else call.jobs,
+        known=_known_of(call.known), corpus=_corpus_of(call.corpus),
     )  # fmt: skip
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _require(holds: bool, text: str) -> None:  # noqa: FBT001  # reads like an assertion
@@ -121,6 +140,15 @@ def _known_of(path: Path | None) -> tuple[Accepted, ...]:
         return () if path is None else known.read(path)
     except KnownError as error:
         raise CallError(f"--known {error}") from None
+
+
+def _corpus_of(path: Path | None) -> Corpus | None:
+    try:
+        return None if path is None else corpus.read(path)
+    except HistoryError as error:
+        raise CallError(f"--corpus {error}; mend the file, or take it out") from None
+    except OSError as error:
+        raise CallError(f"--corpus {path}: {error.strerror or error}; name a folder") from None
 
 
 # --- the report -----------------------------------------------------------------------------------

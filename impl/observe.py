@@ -11,21 +11,24 @@ from snapcheck.impl.callers import VM_STATE_BYTES_MAX
 from snapcheck.impl.checked import CheckedDriver, CrashError, Failure, open_checked
 from snapcheck.impl.device import Device
 from snapcheck.impl.driver import Capabilities, OpenDriver
-from snapcheck.model.content import SECTOR, tags_of
+from snapcheck.model.content import FOREIGN, SECTOR, tags_of
 from snapcheck.model.errno import Errno
 from snapcheck.model.history import Check, Level, Observation, SnapshotContent, View
 from snapcheck.model.snapshot import ID_BYTES_MAX, NAME_BYTES_MAX, SnapshotInfo
 
 PARTS: Final = ("list", "size", "content")
+_STRIDE: Final = 7  # sectors: no multiple of a cluster, so that pieces begin anywhere in one
+_PIECE_SECTORS_MAX: Final = 11
 CONTENT_BYTES_MAX: Final = 1 << 28  # a damaged image may claim to be of any size
 
 
 class Looker:
     """Looks at devices; the content of each is remembered, as most steps change little."""
 
-    __slots__ = ("_tags",)
+    __slots__ = ("_looks", "_tags")
 
     def __init__(self) -> None:
+        self._looks = 0
         self._tags: dict[str, tuple[bytes, bytes]] = {}
 
     def look(self, device: Device, level: Level, open_driver: OpenDriver) -> Observation:
@@ -68,18 +71,33 @@ class Looker:
             return None
         try:
             raw = driver.read(0, size) if size else b""
+            if isinstance(raw, Failure):
+                errors.append(f"content: {raw.errno.name}")
+                return None
+            return self._with_piece(driver, raw, self._tags_of(device, raw))
         except CrashError as crash:
             errors.append(f"content: {crash}")
             return None
-        if isinstance(raw, Failure):
-            errors.append(f"content: {raw.errno.name}")
-            return None
+
+    def _tags_of(self, device: Device, raw: bytes) -> bytes:
         known = self._tags.get(device.name)
         if known is not None and known[0] == raw:
             return known[1]
         tags = tags_of(whole_sectors(raw))
         self._tags[device.name] = raw, tags
         return tags
+
+    def _with_piece(self, driver: CheckedDriver, raw: bytes, tags: bytes) -> bytes:
+        """Read one piece of the content again, another one each time; where it differs, FOREIGN is what was seen."""
+        if len(tags) < 2:
+            return tags
+        self._looks += 1
+        first = 1 + self._looks * _STRIDE % (len(tags) - 1)
+        count = min(len(tags) - first, 1 + self._looks % _PIECE_SECTORS_MAX)
+        start, end = first * SECTOR, min((first + count) * SECTOR, len(raw))
+        if driver.read(start, end - start) == raw[start:end]:
+            return tags
+        return tags[:first] + bytes((FOREIGN,)) * count + tags[first + count :]
 
 
 def _list(device: Device, errors: list[str]) -> tuple[SnapshotInfo, ...] | None:

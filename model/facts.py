@@ -149,6 +149,10 @@ class Running:
     troubled: set[str] = field(default_factory=set[str])
     failed: set[str] = field(default_factory=set[str])
 
+    def twin(self) -> "Running":
+        """Return a copy that goes on by itself."""
+        return Running(dict(self.in_flight), dict(self.checks), set(self.troubled), set(self.failed))
+
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from snapcheck.stateful_tests.machine import SnapshotMachine, machine_for, snapshot_test_case
     from snapcheck.stateful_tests.replay import assert_holds, replay
-    from snapcheck.stateful_tests.run import Profile, RunOptions, run_driver
+    from snapcheck.stateful_tests.run import RunOptions, run_driver
+    from snapcheck.stateful_tests.units import Profile
 
 _HOMES: Final = {
     "SnapshotMachine": "machine",
@@ -17,7 +18,7 @@ _HOMES: Final = {
     "snapshot_test_case": "machine",
     "assert_holds": "replay",
     "replay": "replay",
-    "Profile": "run",
+    "Profile": "units",
     "RunOptions": "run",
     "run_driver": "run",
 }

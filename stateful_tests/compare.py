@@ -5,6 +5,7 @@ A history alone decides: judging one as it happens, and judging it from a file a
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
@@ -115,6 +116,25 @@ class Judge:
         self._bindings: dict[str, frozenset[Law]] = {}  # of devices on which not all laws bind any more
         self._position = {device.name: f"d{at}" for at, device in enumerate(setup.devices)}
         self._rules = _rules_by_operation(abilities)
+
+    @property
+    def certain(self) -> bool:
+        """Whether every device is predicted: none is damaged, and the model could follow."""
+        return not (self.diverged or self._bindings)
+
+    def twin(self) -> "Judge":
+        """Return a judge who stands where this one does, and has counted nothing yet."""
+        twin = copy(self)
+        twin.separate()
+        return twin
+
+    def separate(self) -> None:
+        """Share nothing any more with the judge that this one was copied from."""
+        self.counts = {law: [0, 0] for law in Law}
+        self.cells = Counter()
+        self.lost = set(self.lost)
+        self._running = self._running.twin()
+        self._bindings = dict(self._bindings)
 
     def judge(self, step: Step) -> list[Evidence]:
         """Advance by one recorded step and return the evidence against the driver, the most telling law first."""

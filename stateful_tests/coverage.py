@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from snapcheck.model.device import Device
 from snapcheck.model.operations import KINDS, OPERATIONS
 from snapcheck.reports.verdict import Coverage
 from snapcheck.stateful_tests.draw_faults import fault_words
@@ -17,6 +18,15 @@ def cells_of(devices: int, kinds: Sequence[str] | None) -> tuple[str, ...]:
         for word in fault_words(operation)
         for position in range(devices)
     )
+
+
+def state_class(device: Device) -> str:
+    """Return the kind of state that a device is in."""
+    if not device.present or device.image is None:
+        return "no medium"
+    if device.read_only:
+        return "read-only"
+    return ("bare", "one snapshot", "several snapshots")[min(2, len(device.image.snapshots))]
 
 
 def coverage(hits: Counter[str], *, devices: int, kinds: Sequence[str] | None) -> Coverage:

@@ -4,6 +4,7 @@ Names and ids are mostly those of snapshots that exist, ranges mostly lie inside
 out of the group (read-only, no medium) is undone soon, so that groups have several members most of the time.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
@@ -134,7 +135,18 @@ def _nodes(world: World) -> list[str]:
 
 
 def _node(chooser: Chooser, world: World) -> str:
-    return pick(chooser, _nodes(world))
+    return pick(chooser, [*_nodes(world), *_delicate(world)])
+
+
+def _delicate(world: World) -> list[str]:
+    """Return the nodes on which a snapshot call meets a dirty bitmap or a guest request in flight, several times."""
+    nodes: list[str] = []
+    for name, device in world.devices.items():
+        if device.bitmaps or device.in_flight:
+            nodes += [name] * 4
+        if device.child_bitmaps:
+            nodes += [f"{name}/file"] * 4
+    return nodes
 
 
 def _mostly(likely: Sequence[str], *others: Sequence[str]) -> list[str]:
@@ -153,8 +165,13 @@ def _id_or_name(chooser: Chooser, device: Device) -> str:
     return pick(chooser, _mostly([*listed_ids(device), *listed_names(device)], NAMES[:8]))
 
 
+def _repeated(names: Sequence[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
 def _id_and_name(chooser: Chooser, device: Device, *, neither: bool) -> tuple[str | None, str | None]:
     pairs: list[tuple[str | None, str | None]] = []
+    pairs += [(None, name) for name in _repeated(listed_names(device))[:2]] * 4
     for snapshot_id, name in list(zip(listed_ids(device), listed_names(device), strict=True))[:8]:
         pairs += [(snapshot_id, name), (snapshot_id, None), (None, name)] * 2
     pairs += [(None, "a"), ("1", None), ("1", "b"), ("", ""), (None, "")]
@@ -276,7 +293,7 @@ def _create(chooser: Chooser, world: World) -> Operation:
     node = _node(chooser, world)
     image = device_of(world, node).image
     written = len(image.vmstate or b"") if image else 0
-    size = pick(chooser, (0, 0, 0, written, written, 765, 100))
+    size = pick(chooser, (0, 0, 0, written, written, 765, 100, 65_537))
     return Create(node, pick(chooser, _new_names(world)), size, *pick(chooser, _CLOCKS))
 
 
@@ -396,7 +413,7 @@ def _reopen(chooser: Chooser, world: World) -> Operation:
 
 
 _ALPHABET: Final[tuple[tuple[type[Operation], Build], ...]] = weighted(
-    (5, (Write, _write)), (2, (SubmitWrite, _submit_write)), (2, (WriteZeroes, _write_zeroes)),
+    (4, (Write, _write)), (3, (SubmitWrite, _submit_write)), (2, (WriteZeroes, _write_zeroes)),
     (2, (Discard, _discard)), (1, (Flush, _flush)), (2, (Resize, _resize)), (2, (VmstateWrite, _vmstate_write)),
     (2, (VmstateRead, _vmstate_read)),
     (1, (CanSnapshot, _can_snapshot)), (1, (List, _list)), (2, (Find, _find)),

@@ -1,6 +1,5 @@
 """What a phase keeps of the histories that it made: counts of everything, events of violations and of a sample."""
 
-import hashlib
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -8,6 +7,7 @@ from typing import Final
 from snapcheck.model.facts import Evidence
 from snapcheck.model.history import History
 from snapcheck.model.law_names import Severity
+from snapcheck.stateful_tests.digest import digest
 from snapcheck.stateful_tests.session import Session
 from snapcheck.stateful_tests.units import Answer, Failure, Unit
 from snapcheck.stateful_tests.work import Control, Tick
@@ -31,6 +31,13 @@ class Gatherer:
     def seconds(self) -> float:
         return time.monotonic() - self._begun
 
+    def must_stop(self) -> bool:
+        """Tell whether the unit has all its histories, or no time left, or is asked to end."""
+        unit = self.answer.unit
+        if unit.histories is not None and self.answer.histories >= unit.histories:
+            return True
+        return (unit.seconds is not None and self.seconds > unit.seconds) or self._control.stop_asked()
+
     def heard(self, session: Session, evidence: Sequence[Evidence]) -> None:
         """Keep what the last step showed, each law by itself, unless enough of its kind is kept."""
         if not evidence:
@@ -49,7 +56,7 @@ class Gatherer:
         """Count a whole history."""
         answer, judge = self.answer, session.judge
         answer.histories += 1
-        answer.steps += len(session.history.steps)
+        answer.steps += len(session.history.steps) - session.taken_over
         answer.add_laws(judge.counts)
         answer.cells.update(judge.cells)
         answer.counts.update(session.counts)
@@ -72,9 +79,3 @@ class Gatherer:
     def skipped(self) -> None:
         """Count a setup that the system can not build."""
         self.answer.counts["setups skipped"] += 1
-
-
-def digest(history: History) -> str:
-    """Return a short hash of what was done and answered: equal for equal histories."""
-    text = repr([(step.operation, step.faults, step.result) for step in history.steps])
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()

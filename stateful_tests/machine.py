@@ -3,7 +3,8 @@
     class TestMyDriver(snapshot_test_case("my.module:open_driver")):
         pass
 
-Hypothesis draws the devices, then operations with their faults, and shrinks all of them together when a law breaks.
+Hypothesis draws the devices, then operations with their faults. When a law breaks, all of them are shrunk together
+(shrink.py), and the failure shows the shortest history as a call that can be pasted into a test.
 """
 
 import unittest
@@ -11,17 +12,21 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import ClassVar, Final, cast
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import Target, find_target
 from snapcheck.model.facts import Evidence
 from snapcheck.model.faults import Fault
+from snapcheck.model.history import History
 from snapcheck.model.law_names import Severity
 from snapcheck.model.operations import Operation
 from snapcheck.model.setup import Semantics, Setup
+from snapcheck.reports.reproducer import questions, spell
 from snapcheck.stateful_tests.broken import LawBrokenError, broken_text
+from snapcheck.stateful_tests.digest import digest
 from snapcheck.stateful_tests.session import Care, Session
+from snapcheck.stateful_tests.shrink import shrink
 from snapcheck.stateful_tests.strategies import Situation, drawn_setups, steps
 from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 
@@ -37,6 +42,7 @@ class SnapshotMachine(RuleBasedStateMachine):
     semantics: ClassVar[Semantics] = Semantics.CLASSIC
     devices_max: ClassVar[int] = 3
     care: ClassVar[Care] = Care.USUAL
+    told: ClassVar[dict[str, str]] = {}  # violations in words, by the digest of their history
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,11 +96,21 @@ class SnapshotMachine(RuleBasedStateMachine):
         return self._stack.enter_context(watchdog())
 
     def heard(self, session: Session, evidence: list[Evidence]) -> None:
-        """Take note of what the last step showed; here a broken law fails the test."""
-        broken = [each for each in evidence if each.severity is Severity.ERROR]
+        """Take note of what the last step showed; here a broken law fails the test, with the shortest way to it."""
+        broken = tuple(each for each in evidence if each.severity is Severity.ERROR)
         if broken:
             session.over = True  # what comes after a broken law is not the driver's to answer for
-            raise LawBrokenError(broken_text(broken[0], session.history))
+            raise LawBrokenError(self._shortest(session.history, broken))
+
+    def _shortest(self, history: History, broken: tuple[Evidence, ...]) -> str:
+        """Return the violation in words with its shrunk history; Hypothesis asks again for the same one."""
+        key = digest(history)
+        if key not in self.told:
+            shrunk = shrink(self.target, history, broken)
+            whole = spell(questions(shrunk.history))
+            text = broken_text(shrunk.evidence[0], shrunk.history)
+            self.told[key] = f"{text}\n\nassert_holds(driver={self.target.name!a}, history={whole})"
+        return self.told[key]
 
     def ended(self, session: Session) -> None:
         """Take note of a whole history."""
@@ -131,5 +147,6 @@ def snapshot_test_case(
         max_examples=histories, stateful_step_count=steps_each, deadline=None,
         suppress_health_check=NO_HEALTH_CHECKS,
         report_multiple_bugs=False,
+        phases=(Phase.explicit, Phase.reuse, Phase.generate),  # the history is shrunk here, which takes seconds
     )  # fmt: skip
     return case

@@ -33,6 +33,7 @@ class Replayed(NamedTuple):
     state: ReplayState
     text: str
     history: History
+    evidence: tuple[Evidence, ...] = ()  # of its last step, what speaks for the state first
 
 
 class Ran(NamedTuple):
@@ -71,8 +72,9 @@ def replay(target: Target, history: History, *, law: Law | None = None) -> Repla
         for care in CARES:
             ran = run_again(target, history, care=care, law=law)
             if ran.evidence:
-                shown = next(each for each in ran.evidence if law in (None, each.law))
-                return Replayed(ReplayState.STILL_FAILS, broken_text(shown, ran.history), ran.history)
+                shown = next(each for each in ran.evidence if _telling([each], law))
+                evidence = (shown, *(each for each in ran.evidence if each is not shown))
+                return Replayed(ReplayState.STILL_FAILS, broken_text(shown, ran.history), ran.history, evidence)
     except UnsupportedSetupError as error:
         return Replayed(ReplayState.CANNOT_RUN, f"the driver can not build these devices: {error}", history)
     except TargetError as error:

@@ -6,13 +6,13 @@ Units are plain data and so are their answers, so that `jobs` processes give the
 """
 
 import hashlib
+import math
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -25,15 +25,21 @@ from snapcheck.model.operations import kind_of
 from snapcheck.model.setup import Semantics
 from snapcheck.reports.known import Accepted, mark
 from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict, ViolationReport
+from snapcheck.stateful_tests.corpus import NAME as NAME_OF_CORPUS
+from snapcheck.stateful_tests.corpus import Corpus
 from snapcheck.stateful_tests.coverage import coverage
-from snapcheck.stateful_tests.phases import stateful
+from snapcheck.stateful_tests.goals import declared, missed
+from snapcheck.stateful_tests.phases import stateful, sweep, walk
+from snapcheck.stateful_tests.replay import Replayed, ReplayState, replay
+from snapcheck.stateful_tests.session import Care
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
-from snapcheck.stateful_tests.units import Answer, Failure, Unit
-from snapcheck.stateful_tests.work import Run, Tick, work_here, work_in_processes
+from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
+from snapcheck.stateful_tests.work import Crew, Run, Tick, crew
 
-RUNNERS: Final[Mapping[str, Run]] = {stateful.NAME: stateful.run}
+# In the order in which they run: what is exhaustive first, what is random with the time that is left.
+RUNNERS: Final[Mapping[str, Run]] = {sweep.NAME: sweep.run, walk.NAME: walk.run, stateful.NAME: stateful.run}
 PHASES: Final = tuple(RUNNERS)
-SHARDS: Final = 8  # fixed, so that the number of jobs changes nothing
+_WEIGHTS: Final = {sweep.NAME: 6, walk.NAME: 2, stateful.NAME: 2}  # how time and histories are shared
 SHRINK_SECONDS: Final = 10.0  # for one violation
 SHRINK_SECONDS_IN_ALL: Final = 60.0
 VIOLATIONS_MAX: Final = 25  # different ones that are shrunk and shown; all are counted by their laws
@@ -41,20 +47,15 @@ SAMPLE_MAX: Final = 4
 DEVICES_MAX: Final = 8
 
 
-class Profile(StrEnum):
-    """How much time a run takes when nothing else is said."""
-
-    QUICK = "quick"
-    DEFAULT = "default"
-    DEEP = "deep"
-
-
 SECONDS: Final = {Profile.QUICK: 10.0, Profile.DEFAULT: 60.0, Profile.DEEP: 600.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What to run. `seconds` is the budget of all phases together; `histories` is exact, and then no time limits it."""
+    """What to run. `seconds` is the budget of all phases together, and so is `histories`, which no time limits then.
+
+    The phases share `histories` exactly; only a phase that has no more of them does fewer, and that is when all do.
+    """
 
     phases: tuple[str, ...] = PHASES
     profile: Profile = Profile.DEFAULT
@@ -65,6 +66,7 @@ class RunOptions:
     semantics: Semantics = Semantics.CLASSIC
     jobs: int = 1
     known: tuple[Accepted, ...] = ()
+    corpus: Corpus | None = None
 
 
 class Progress(NamedTuple):
@@ -135,17 +137,22 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
     """
     run = _Run(target, options, listener)
     try:
-        for name in options.phases:
-            _run_phase(run, name)
+        if options.corpus is not None:
+            _replay_corpus(run, options.corpus)
+        with crew(options.jobs) as workers:
+            for at, name in enumerate(options.phases):
+                _run_phase(run, name, _share_of(options.phases[at:]), workers)
     except TargetError as error:
         run.notes.append(f"the driver could not be started: {error}")
     except KeyboardInterrupt:
         run.notes.append("interrupted: what had been done until then is reported")
     except Exception as error:  # noqa: BLE001  # a failure of the harness is a verdict too: unknown
         run.notes.append(f"the harness itself failed: {_where(error)}")
-    with suppress(KeyboardInterrupt):
-        _shrink_all(run)
-    return Finished(_result(run), tuple(run.sample[:SAMPLE_MAX]))
+    _shrink_all(run)
+    result = _result(run)
+    if options.corpus is not None:
+        result = _extend_corpus(options.corpus, result)
+    return Finished(result, tuple(run.sample[:SAMPLE_MAX]))
 
 
 def _where(error: Exception) -> str:
@@ -156,13 +163,16 @@ def _where(error: Exception) -> str:
 
 
 # --- phases ---------------------------------------------------------------------------------------
-def _run_phase(run: _Run, name: str) -> None:
+def _share_of(names: Sequence[str]) -> Fraction:
+    """Return which part of what is left is for the first of these phases."""
+    weights = [_WEIGHTS.get(name, 1) for name in names]
+    return Fraction(weights[0], sum(weights))
+
+
+def _run_phase(run: _Run, name: str, share: Fraction, workers: Crew) -> None:
     options = run.options
-    seconds = None
-    if options.histories is None or options.seconds is not None:
-        in_all = SECONDS[options.profile] if options.seconds is None else options.seconds
-        seconds = max(0.0, in_all - run.seconds)
-    run.listener.on_phase(name, histories=options.histories, seconds=seconds)
+    seconds, histories = _budget(run, share)
+    run.listener.on_phase(name, histories=histories, seconds=seconds)
     begun, answers, ticks = time.monotonic(), list[Answer](), dict[int, Tick]()
 
     def hear(tick: Tick) -> None:
@@ -179,27 +189,43 @@ def _run_phase(run: _Run, name: str) -> None:
         _add(run, answer)
         hear(Tick(answer.unit.shard, answer.histories, answer.steps, answer.counts["violations"]))
 
-    units = tuple(_units(run.target, options, name, seconds))
+    units = tuple(_units(run.target, options, name, histories))
     try:
-        if options.jobs == 1:
-            work_here(RUNNERS[name], units, hear=hear, take=take)
-        else:
-            work_in_processes(RUNNERS[name], units, jobs=options.jobs, hear=hear, take=take)
+        workers(RUNNERS[name], units, seconds=seconds, hear=hear, take=take)
     finally:
         run.phases.append(_phase_report(name, answers, time.monotonic() - begun, options))
+    if name == walk.NAME:
+        _require_goals(run)
 
 
-def _units(target: Target, options: RunOptions, name: str, seconds: float | None) -> Iterator[Unit]:
-    """Split a phase into its shards: histories are dealt out, time is shared by those that run one after the other."""
-    turns = -(-SHARDS // options.jobs)
+def _budget(run: _Run, share: Fraction) -> tuple[float | None, int | None]:
+    """Return the seconds and the histories of a phase: its share of what the phases before it left."""
+    options, seconds, histories = run.options, None, None
+    if options.histories is None or options.seconds is not None:
+        in_all = SECONDS[options.profile] if options.seconds is None else options.seconds
+        seconds = max(0.0, in_all - run.seconds) * float(share)
+    if options.histories is not None:
+        histories = math.ceil((options.histories - sum(phase.histories for phase in run.phases)) * share)
+    return seconds, histories
+
+
+def _units(target: Target, options: RunOptions, name: str, histories: int | None) -> Iterator[Unit]:
+    """Split a phase into its shards; histories are dealt out."""
     for shard in range(SHARDS):
-        histories = None
-        if options.histories is not None:
-            histories = options.histories // SHARDS + (shard < options.histories % SHARDS)
+        dealt = None if histories is None else histories // SHARDS + (shard < histories % SHARDS)
         yield Unit(
             driver=target.name, phase=name, semantics=options.semantics, devices=options.devices, seed=options.seed,
-            shard=shard, histories=histories, seconds=None if seconds is None else seconds / turns,
+            shard=shard, histories=dealt, seconds=None, profile=options.profile,
         )  # fmt: skip
+
+
+def _require_goals(run: _Run) -> None:
+    """Note which goals the walk has missed: it can not vouch for what it never tried."""
+    kinds = None if run.abilities is None else run.abilities.operations
+    goals = declared(run.options.profile, devices=run.options.devices, kinds=kinds)
+    never = missed(goals, run.phases[-1].counts)
+    if never:
+        run.notes.append(f"the walk never saw: {'; '.join(never)}; more histories or seconds may do it")
 
 
 def _add(run: _Run, answer: Answer) -> None:
@@ -212,16 +238,71 @@ def _add(run: _Run, answer: Answer) -> None:
     run.abilities = run.abilities or answer.abilities
 
 
-def _phase_report(name: str, answers: list[Answer], seconds: float, options: RunOptions) -> PhaseReport:
+def _phase_report(name: str, answers: Sequence[Answer], seconds: float, options: RunOptions) -> PhaseReport:
     counts: Counter[str] = Counter()
     for answer in answers:
         counts.update(answer.counts)
-    histories = sum(answer.histories for answer in answers)
-    complete = len(answers) == SHARDS and not any(answer.interrupted for answer in answers)
-    scope = f"random histories of {stateful.STEPS_MAX} operations, 1 to {options.devices} devices, {SHARDS} shards"
+    whole = len(answers) == SHARDS and not any(answer.interrupted for answer in answers)
+    length = min((answer.length for answer in answers), default=0)
+    complete = whole and (name != sweep.NAME or length > 0)
     return PhaseReport(
-        name, histories, sum(a.steps for a in answers), seconds, complete, scope, dict(sorted(counts.items()))
-    )
+        name, sum(a.histories for a in answers), sum(a.steps for a in answers), seconds, complete,
+        _scope(name, options, length), dict(sorted(counts.items())),
+    )  # fmt: skip
+
+
+def _scope(name: str, options: RunOptions, length: int) -> str:
+    """Return what a phase has covered, in words; of an exhaustive one, what it has covered or was to cover at least."""
+    if name == sweep.NAME:
+        return sweep.scope(options.profile, devices=options.devices, length=max(1, length))
+    steps = walk.STEPS_MAX if name == walk.NAME else stateful.STEPS_MAX
+    return f"random histories of up to {steps} operations, 1 to {options.devices} devices, {SHARDS} shards"
+
+
+# --- the corpus -----------------------------------------------------------------------------------
+def _replay_corpus(run: _Run, corpus: Corpus) -> None:
+    """Replay what failed once: what still does is a violation of this run, what does not is dropped."""
+    run.listener.on_phase(NAME_OF_CORPUS, histories=len(corpus.entries), seconds=None)
+    begun, counts, steps = time.monotonic(), Counter[str](), 0
+    for entry in corpus.entries:
+        done, failure = _replayed(run.target, entry.history)
+        steps += len(done.history.steps)
+        counts[done.state.value.lower()] += 1
+        if done.state is ReplayState.FIXED:
+            corpus.drop(entry)
+        elif failure is None:
+            run.notes.append(f"{entry.path.name} of the corpus can not be run: {done.text}")
+        else:
+            _report(run, failure, Shrunk(failure.history, failure.evidence, Care.USUAL, finished=True))
+    run.phases.append(
+        PhaseReport(
+            NAME_OF_CORPUS, len(corpus.entries), steps, time.monotonic() - begun, complete=True,
+            scope=f"what is in {corpus.folder}", counts=dict(sorted(counts.items())),
+        )
+    )  # fmt: skip
+
+
+def _replayed(target: Target, history: History) -> tuple[Replayed, Failure | None]:
+    """Replay a history; return how it went, and the failure that it still shows."""
+    done = replay(target, history)
+    if done.state is not ReplayState.STILL_FAILS:
+        return done, None
+    return done, Failure(NAME_OF_CORPUS, done.evidence, done.history, 0.0)
+
+
+def _extend_corpus(corpus: Corpus, result: RunResult) -> RunResult:
+    """Add what this run found, and say in the corpus' phase what became of its files."""
+    added = corpus.add(result, (each for each in result.violations if each.phase != NAME_OF_CORPUS))
+    phases = list(result.phases)
+    for at, phase in enumerate(phases):
+        if phase.name == NAME_OF_CORPUS:
+            counts = {**phase.counts, "added": added}
+            told = [f"{counts.get(word, 0)} {words}" for word, words in _CORPUS_WORDS.items()]
+            phases[at] = replace(phase, counts=counts, scope=f"{phase.scope}: {', '.join(told)}")
+    return replace(result, phases=tuple(phases))
+
+
+_CORPUS_WORDS: Final = {"still fails": "still failing", "fixed": "fixed and dropped", "added": "added"}
 
 
 # --- violations -----------------------------------------------------------------------------------
@@ -233,14 +314,20 @@ def _shrink_all(run: _Run) -> None:
         if best is None or len(failure.history.steps) < len(best.history.steps):
             shortest[failure.kind] = failure
     ordered = sorted(shortest.values(), key=_errors_of_telling_laws_first)
-    deadline = time.monotonic() + SHRINK_SECONDS_IN_ALL
+    deadline, hurried = time.monotonic() + SHRINK_SECONDS_IN_ALL, False
     for done, failure in enumerate(ordered):
         if len(run.violations) == VIOLATIONS_MAX:
             run.notes.append(f"{len(ordered) - done} more kinds of violations are counted and not shown")
             return
         if not _is_told(run, *failure.kind):
             seconds = min(SHRINK_SECONDS, (deadline - time.monotonic()) / (len(ordered) - done))
-            _report(run, failure, shrink(run.target, failure.history, failure.evidence, seconds=seconds))
+            shrunk = Shrunk(failure.history, failure.evidence, Care.USUAL, finished=False)
+            try:
+                shrunk = shrunk if hurried else shrink(run.target, failure.history, failure.evidence, seconds=seconds)
+            except KeyboardInterrupt:
+                hurried = True  # whoever waits wants the end, and the verdict all the same
+                run.notes.append("interrupted while shrinking: what was left is shown as it was found")
+            _report(run, failure, shrunk)
 
 
 def _errors_of_telling_laws_first(failure: Failure) -> tuple[bool, int]:
@@ -272,11 +359,12 @@ def _report(run: _Run, failure: Failure, shrunk: Shrunk) -> None:
     if _is_told(run, first.law.value, operation, first.severity.value):
         return
     identity = _identity(run.target.name, first.law, history)
+    alike = (failure, *(each for each in run.failures if each.kind == failure.kind))
     violation = ViolationReport(
         id=identity, law=first.law, severity=first.severity, device=first.device, operation=operation,
         summary=first.summary, operations=len(history.steps), faults=sum(len(step.faults) for step in history.steps),
         phase=failure.phase, known=False, replay=f"snapcheck replay {identity}",
-        found_after_s=round(min(each.found_after_s for each in run.failures if each.kind == failure.kind), 3),
+        found_after_s=round(min(each.found_after_s for each in alike), 3),
         evidence=tuple(f"{each.law.value}: {each.summary}" for each in others), expected=first.expected,
         actual=first.actual, step=len(history.steps) - 1, history=history,
     )  # fmt: skip

@@ -5,10 +5,12 @@ the devices are looked at, and the judge says which laws were broken. What was d
 decides: judging it again from a file gives the same evidence.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from snapcheck.fault_injection.plan import FaultPlan
 from snapcheck.impl.blockfile import BlockFile, MemoryFile
@@ -63,8 +65,19 @@ class Care(StrEnum):
     """How closely a session looks after each step."""
 
     LIGHT = "light"  # never more than a light look, and nothing is done after a failure: what a step costs at least
+    LATE = (
+        "late"  # closely where a fault struck and at the end, and nothing is done after a failure: for long histories
+    )
     USUAL = "usual"  # closely after a failure and at the end, lightly otherwise
     CLOSE = "close"  # closely after every step: says which step did it, and closes devices all the time
+
+
+class Checkpoint(NamedTuple):
+    """Where a history can be taken up again, any number of times: what was done, what the disks hold, the judge."""
+
+    history: History
+    disks: tuple[BlockFile, ...]
+    judge: Judge
 
 
 class Session:
@@ -73,20 +86,31 @@ class Session:
     over        nothing more is judged: the model could not follow, or the process under test died
     broken_off  the last step was left half way (KeyboardInterrupt): nobody knows what it did
     counts      what happened how often, in words: for result.json
+    taken_over  how many steps of the history were done before this session: it started from a checkpoint
     """
 
-    def __init__(self, target: Target, setup: Setup, *, care: Care = Care.USUAL, dog: Watchdog | None = None) -> None:
+    def __init__(
+        self, target: Target, start: Setup | Checkpoint, *, care: Care = Care.USUAL, dog: Watchdog | None = None
+    ) -> None:
         self._events = EventList()
         self._plan = FaultPlan(self._events)
         self._care = care
         self._dog = dog
-        files = [self._plan.wrap_file(spec.name, disk_for(target, spec)) for spec in setup.devices]
+        setup = start if isinstance(start, Setup) else start.history.setup
+        disks = [disk_for(target, spec) for spec in setup.devices] if isinstance(start, Setup) else _copies(start)
+        files = [self._plan.wrap_file(spec.name, disk) for spec, disk in zip(setup.devices, disks, strict=True)]
         self._system = self._build(target, files, setup)
-        self._system.start(setup)
+        self._system.start(setup if isinstance(start, Setup) else _setup_now(start))
         self._events.take()
         self.abilities: Final = self._system.abilities
+        self._disks = disks
         self.history = History(setup, abilities=self.abilities)
-        self.judge = Judge(setup, self.abilities)
+        if isinstance(start, Setup):
+            self.judge = Judge(setup, self.abilities)
+        else:
+            self.judge = start.judge.twin()
+            self.history.steps += start.history.steps
+        self.taken_over = len(self.history.steps)
         self.over = False
         self.broken_off = False
         self.counts: Counter[str] = Counter()
@@ -166,12 +190,36 @@ class Session:
         finally:
             dog.end()
 
+    def checkpoint(self) -> Checkpoint | None:
+        """Return where this history stands, if it can be taken up from there.
+
+        None when not everything is on the disks: the last step has to have looked closely at all devices.
+        """
+        if self.over or not self.judge.certain or not self.history.steps:
+            return None
+        reopened = {seen.device for seen in self.history.steps[-1].observations if seen.disk is not None}
+        for disk, (name, device) in zip(self._disks, self.world.devices.items(), strict=True):
+            if device.spec.kind is Kind.EMPTY:
+                continue
+            # A system would format an empty disk.
+            if name not in reopened or device.bitmaps or device.child_bitmaps or not disk.size():
+                return None
+        history = History(self.history.setup, list(self.history.steps), self.history.abilities)
+        return Checkpoint(history, tuple(disk.clone() for disk in self._disks), self.judge.twin())
+
+    def state_key(self) -> str:
+        """Return a text that is equal for equal states: the same disks, and the same expectations of them."""
+        seen = hashlib.blake2b(repr(self.world).encode("utf-8", "surrogateescape"), digest_size=16)
+        for disk in self._disks:
+            seen.update(disk.pread(0, disk.size()))
+        return seen.hexdigest()
+
     def follow_up(self) -> list[Evidence]:
         """After a step that failed under a fault: repeat it without, and go on, to see whether all is well again."""
         last = self.history.steps[-1]
         if (
             self.over
-            or self._care is Care.LIGHT
+            or self._care in {Care.LIGHT, Care.LATE}
             or last.purpose is not Purpose.EXPLORE
             or last.result.errno is Errno.OK
             or not last.met
@@ -238,7 +286,7 @@ class Session:
             return isinstance(operation, Delete)  # the last of them
         if self._care is Care.CLOSE or purpose is Purpose.RETRY:
             return True
-        failed = result.errno is not Errno.OK and not isinstance(operation, _LOOKS_ONLY)
+        failed = self._care is not Care.LATE and result.errno is not Errno.OK and not isinstance(operation, _LOOKS_ONLY)
         return failed or any(type(event) is FaultMet for event in events)
 
     # --- going on after a failure -----------------------------------------------------------------
@@ -266,8 +314,19 @@ class Session:
         )
 
 
-def disk_for(target: Target, spec: DeviceSpec) -> BlockFile:
+def disk_for(target: Target, spec: DeviceSpec) -> MemoryFile:
     """Return what a device of that description starts with: a prepared image, or an empty disk to be formatted."""
     if spec.kind in (Kind.PLAIN, Kind.EMPTY) or target.format != "qcow2":
         return MemoryFile(spec.name)
     return prepared_image(spec)
+
+
+def _copies(start: Checkpoint) -> list[BlockFile]:
+    return [disk.clone() for disk in start.disks]
+
+
+def _setup_now(start: Checkpoint) -> Setup:
+    """Return what a system is to be started with: the devices, in the mode that they were left in."""
+    setup, now = start.history.setup, start.judge.world.devices
+    devices = tuple(replace(spec, read_only=now[spec.name].read_only) for spec in setup.devices)
+    return Setup(devices, setup.semantics)

@@ -140,6 +140,14 @@ class _Shrinker:
 
 
 # --- smaller histories ----------------------------------------------------------------------------
+def _ends(history: History) -> Iterator[History]:
+    """Keep the last steps only, the fewest first: most of a long history has nothing to do with its end."""
+    length = 1
+    while length < len(history.steps):
+        yield _with_steps(history, history.steps[-length:])
+        length *= 2
+
+
 def _without_steps(history: History) -> Iterator[History]:
     """Leave steps out, the longest runs first; the last step, which shows it, stays."""
     size = len(history.steps) - 1
@@ -332,6 +340,6 @@ def _with_step(history: History, at: int, step: Step) -> History:
 
 
 _PASSES: Final = (
-    _without_steps, _without_devices, _without_faults, _with_simpler_devices, _with_simpler_operations,
+    _ends, _without_steps, _without_devices, _without_faults, _with_simpler_devices, _with_simpler_operations,
     _with_simpler_faults, _with_plain_purposes, _with_plain_names,
 )  # fmt: skip

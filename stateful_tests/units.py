@@ -3,12 +3,24 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
 
 from snapcheck.model.facts import Evidence
 from snapcheck.model.history import Abilities, History
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import kind_of
 from snapcheck.model.setup import Semantics
+
+SHARDS: Final = 8  # fixed, so that the number of jobs changes nothing
+
+
+class Profile(StrEnum):
+    """How far to look when nothing else is said."""
+
+    QUICK = "quick"
+    DEFAULT = "default"
+    DEEP = "deep"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +31,7 @@ class Unit:
     shard        which of the fixed number of shards this is; each has its own chance
     histories    how many at most, exactly so many when time allows; None: as many as `seconds` allow
     seconds      wall-clock that it may take; None: no limit
+    profile      how far to look, for the phases that distinguish
     """
 
     driver: str
@@ -29,6 +42,7 @@ class Unit:
     shard: int
     histories: int | None
     seconds: float | None
+    profile: Profile = Profile.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,7 @@ class Answer:
     failures   the first few of each kind (law, operation, severity)
     sample     passing histories, with all their events
     digests    one for each history, in order: equal seeds give equal digests
+    length     of a phase that is exhaustive: up to how many operations everything was run
     """
 
     unit: Unit
@@ -70,6 +85,7 @@ class Answer:
     sample: list[History] = field(default_factory=list[History])
     digests: list[str] = field(default_factory=list[str])
     abilities: Abilities | None = None  # of the system under test, None when no history was started
+    length: int = 0
     out_of_time: bool = False
     interrupted: bool = False
 

@@ -1,9 +1,11 @@
 """Getting units done: here, or in several processes. Progress comes in as it happens, answers as they are finished."""
 
 import signal
+import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
@@ -44,27 +46,71 @@ Hear = Callable[[Tick], None]
 Take = Callable[[Answer], None]
 
 
-def work_here(run: Run, units: Sequence[Unit], *, hear: Hear, take: Take) -> None:
+class Crew(Protocol):
+    """Who gets units done. `seconds` is for all of them together; each gets an equal share of what is left of it."""
+
+    def __call__(
+        self, run: Run, units: Sequence[Unit], *, seconds: float | None, hear: Hear, take: Take
+    ) -> None: ...  # fmt: skip
+
+
+@contextmanager
+def crew(jobs: int) -> Generator[Crew]:
+    """Lend a crew of `jobs` processes; for one job that is this process."""
+    if jobs == 1:
+        yield work_here
+        return
+    context = get_context("spawn")  # a fork would copy the threads that draw the progress bar, and their locks
+    ticks, stop = context.SimpleQueue(), context.Event()
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker, initargs=(ticks, stop))
+    with _shut_down(pool, stop):
+        yield _Pool(pool, jobs, ticks, stop).work
+
+
+def work_here(run: Run, units: Sequence[Unit], *, seconds: float | None, hear: Hear, take: Take) -> None:
     """Do the units one after the other. KeyboardInterrupt comes through once the unit at hand has given its answer."""
-    for unit in units:
-        answer = run(unit, Control(hear))
+    for unit, share in zip(units, _shares(len(units), jobs=1, seconds=seconds), strict=True):
+        answer = run(share.of(unit), Control(hear))
         take(answer)
         if answer.interrupted:
             raise KeyboardInterrupt
 
 
-def work_in_processes(run: Run, units: Sequence[Unit], *, jobs: int, hear: Hear, take: Take) -> None:
-    """Do the units in `jobs` processes. On KeyboardInterrupt each unit at hand ends with what it has."""
-    context = get_context("spawn")  # a fork would copy the threads that draw the progress bar, and their locks
-    ticks, stop = context.SimpleQueue(), context.Event()
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker, initargs=(ticks, stop))
-    with _shut_down(pool, stop):
-        pending = {pool.submit(_work_in_worker, run, unit) for unit in units}
+class _Share(NamedTuple):
+    """A unit's part of the time: what is left until `deadline` when it begins, shared by so many turns."""
+
+    deadline: float | None
+    turns: int
+
+    def of(self, unit: Unit) -> Unit:
+        if self.deadline is None:
+            return unit
+        return replace(unit, seconds=max(0.0, self.deadline - time.monotonic()) / self.turns)
+
+
+def _shares(units: int, *, jobs: int, seconds: float | None) -> list[_Share]:
+    deadline = None if seconds is None else time.monotonic() + seconds
+    return [_Share(deadline, -(-left // jobs)) for left in range(units, 0, -1)]
+
+
+class _Pool:
+    def __init__(self, pool: ProcessPoolExecutor, jobs: int, ticks: "SimpleQueue[Tick]", stop: Event) -> None:
+        self._pool = pool
+        self._jobs = jobs
+        self._ticks = ticks
+        self._stop = stop
+
+    def work(self, run: Run, units: Sequence[Unit], *, seconds: float | None, hear: Hear, take: Take) -> None:
+        """Do the units in the processes. On KeyboardInterrupt each unit at hand ends with what it has."""
+        shares = _shares(len(units), jobs=self._jobs, seconds=seconds)
+        pending = {
+            self._pool.submit(_work_in_worker, run, unit, share) for unit, share in zip(units, shares, strict=True)
+        }
         try:
-            _collect(pending, ticks, hear, take)
+            _collect(pending, self._ticks, hear, take)
         except KeyboardInterrupt:
-            stop.set()
-            _collect({future for future in pending if not future.cancel()}, ticks, hear, take)
+            self._stop.set()
+            _collect({future for future in pending if not future.cancel()}, self._ticks, hear, take)
             raise
 
 
@@ -105,5 +151,5 @@ def _begin_worker(ticks: "SimpleQueue[Tick]", stop: Event) -> None:
     _controls[:] = [_WorkerControl(ticks, stop)]
 
 
-def _work_in_worker(run: Run, unit: Unit) -> Answer:
-    return run(unit, _controls[0])
+def _work_in_worker(run: Run, unit: Unit, share: _Share) -> Answer:
+    return run(share.of(unit), _controls[0])

@@ -39,11 +39,14 @@ from snapcheck.model.operations import (
     Delete,
     DelVm,
     Find,
+    Flush,
     Goto,
     List,
+    LoadTmp,
     LoadVm,
     Operation,
     SaveVm,
+    SetReadOnly,
     SnapshotAction,
     Transaction,
     VmstateRead,
@@ -189,6 +192,14 @@ def test_no_crash_is_broken_when_the_process_dies_of_an_exception() -> None:
     assert evidence.actual == "Traceback / x.py / IndexError: 3"
 
 
+def test_no_crash_is_broken_when_the_process_dies_while_it_is_looked_at() -> None:
+    died = Observation("d0", Level.LIST, View(errors=("list: snapshot_list raised IndexError: 3",)))
+    evidence = the_evidence(judged(Law.NO_CRASH, world(device()), Write("d0", 0, 1, 1), seen=(died,)))
+    assert evidence.summary == "after write of d0 a look at d0 ended the process under test"
+    refused = Observation("d0", Level.LIST, View(errors=("list: EIO", "size: E4095")))
+    assert held(judged(Law.NO_CRASH, world(device()), Write("d0", 0, 1, 1), seen=(refused,)))
+
+
 def test_no_hang_holds_for_an_operation_that_did_much_io() -> None:
     busy = [Io("d0", "read", 0, 512)] * (laws.IO_BASE - 1)
     assert held(judged(Law.NO_HANG, world(device()), Create("d0", "s"), events=busy))
@@ -266,6 +277,12 @@ def test_out_params_is_broken_by_an_error_without_a_text() -> None:
 
 
 # --- what a device holds --------------------------------------------------------------------------
+def test_out_params_leaves_an_answer_that_is_wrong_itself_to_the_law_result() -> None:
+    busy = outcome(Expected(frozenset({Errno.EBUSY}), message=True))
+    assert judged(Law.OUT_PARAMS, world(device()), Goto("d0", "s"), (busy,), Result()) == []
+    assert the_evidence(judged(Law.RESULT, world(device()), Goto("d0", "s"), (busy,), Result())).expected == "EBUSY"
+
+
 def test_list_exact_holds_when_the_lists_are_equal_with_names_cut_to_their_limit() -> None:
     long_name = device("d0", snapshot("x" * 300))
     shown = replace(view(long_name), snapshots=(SnapshotInfo("1", "x" * 255),))
@@ -406,6 +423,47 @@ def test_success_means_done_is_broken_when_the_snapshot_is_gone_after_a_reopen()
     assert evidence.summary == "create of d0 reported success, but on disk d0 does not show it"
     assert evidence.expected == "[1:'s']"
     assert evidence.actual == "[]"
+
+
+def flushed(errno: int = 0) -> Io:
+    return Io("d0", "flush", 0, 0, "", errno)
+
+
+WROTE = Io("d0", "write", 0, 512)
+
+
+def test_success_means_done_holds_for_a_flush_that_was_tried_again_and_for_one_without_anything_to_flush() -> None:
+    state = world(device())
+    again = (flushed(EIO), flushed())
+    running = Running(unflushed={"d0"})
+    assert held(
+        judged(Law.SUCCESS_MEANS_DONE, state, Flush("d0"), seen=(full(device()),), events=again, running=running)
+    )
+    assert judged(Law.SUCCESS_MEANS_DONE, state, Flush("d0"), seen=(full(device()),)) == []
+
+
+def test_success_means_done_is_broken_by_a_flush_whose_error_is_swallowed_or_that_never_comes() -> None:
+    state, running = world(device()), Running(unflushed={"d0"})
+    for events, actual in (((flushed(EIO),), "flushes that failed: EIO"), ((), "no flush behind what was written")):
+        answers = judged(
+            Law.SUCCESS_MEANS_DONE, state, Flush("d0"), seen=(full(device()),), events=events, running=running
+        )
+        assert the_evidence(answers).actual == actual
+
+
+def test_success_means_done_is_broken_by_a_create_that_wrote_and_never_flushed_with_success() -> None:
+    before, after = device(), device("d0", snapshot())
+    created = (outcome(Expected(), after),)
+    for events in ((WROTE, flushed(EIO)), (WROTE,)):
+        answers = judged(
+            Law.SUCCESS_MEANS_DONE, world(before), Create("d0", "s"), created, seen=(full(after),), events=events
+        )
+        assert "did not reach its medium" in the_evidence(answers).summary
+    behind = (WROTE, flushed(), WROTE, flushed(EIO))  # what cleans up behind the commit may fail
+    answers = judged(
+        Law.SUCCESS_MEANS_DONE, world(before), Create("d0", "s"), created, seen=(full(after),), events=behind
+    )
+    assert held(answers)
 
 
 def test_memory_is_disk_holds_when_both_views_are_equal() -> None:
@@ -763,6 +821,16 @@ def test_excluded_untouched_is_broken_when_a_read_only_device_is_called_or_writt
     assert (
         the_evidence(judged(Law.EXCLUDED_UNTOUCHED, before, AllCreate("s"), events=events)).actual == "truncate on d1"
     )
+
+
+def test_excluded_untouched_is_broken_by_a_write_to_what_is_only_looked_at_or_read_only() -> None:
+    read_only = world(device("d0", snapshot(), read_only=True))
+    for operation in (Find("d0", "s"), LoadTmp("d0", "1", None), Flush("d0")):
+        evidence = the_evidence(judged(Law.EXCLUDED_UNTOUCHED, read_only, operation, events=(WROTE,)))
+        assert evidence.actual == "write on d0"
+    evidence = the_evidence(judged(Law.EXCLUDED_UNTOUCHED, world(*THREE), AllFind("s"), events=(WROTE,)))
+    assert evidence.expected == "reads alone"
+    assert judged(Law.EXCLUDED_UNTOUCHED, read_only, SetReadOnly("d0", read_only=False), events=(WROTE,)) == []
 
 
 def test_excluded_untouched_goes_by_the_list_of_the_modern_profile_and_spares_vm_state_bs() -> None:

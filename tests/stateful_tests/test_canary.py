@@ -1,4 +1,4 @@
-"""The canary: each seeded bug is found by a quick run, under the law that it breaks, and its reproducer replays it."""
+"""The canary: phase stateful alone finds each seeded bug under the law that it breaks; its reproducer replays it."""
 
 import os
 import subprocess
@@ -12,8 +12,9 @@ from snapcheck.model.setup import Semantics
 from snapcheck.reports import reproducer
 from snapcheck.reports.verdict import RunResult, Verdict, ViolationReport
 from snapcheck.stateful_tests.replay import ReplayState, replay
-from snapcheck.stateful_tests.run import Profile, RunOptions, Silent, run_driver
+from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
 from snapcheck.stateful_tests.seeded_bugs import CATALOGUE, SeededBug
+from snapcheck.stateful_tests.units import Profile
 
 # A quick run has the time for several times as many histories, so a bug that these find is found by it.
 HISTORIES = 120
@@ -22,7 +23,9 @@ FAULTS_MAX = 2
 
 
 def run_on(bug: SeededBug, *, semantics: Semantics | None = None) -> RunResult:
-    options = RunOptions(profile=Profile.QUICK, histories=HISTORIES, semantics=semantics or bug.semantics)
+    options = RunOptions(
+        phases=("stateful",), profile=Profile.QUICK, histories=HISTORIES, semantics=semantics or bug.semantics
+    )
     return run_driver(find_target(bug.driver), options, Silent()).result
 
 

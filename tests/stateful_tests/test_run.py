@@ -37,7 +37,8 @@ def answer_to(asked: Unit) -> Answer:
     return stateful.run(asked, Control(lambda _tick: None))
 
 
-def run(target: Target = QCOW2, **options: object) -> RunResult:
+def run(target: Target = QCOW2, *, phases: tuple[str, ...] = ("stateful",), **options: object) -> RunResult:
+    options["phases"] = phases
     return run_driver(target, RunOptions(**options), Silent()).result  # type: ignore[arg-type]  # options of the run
 
 
@@ -94,6 +95,13 @@ def test_the_number_of_histories_is_exact(histories: int) -> None:
     assert phase.complete
 
 
+def test_the_phases_share_the_histories_and_together_they_are_exact() -> None:
+    phases = run(histories=23, phases=PHASES).phases
+    assert [phase.name for phase in phases] == list(PHASES)
+    assert sum(phase.histories for phase in phases) == 23
+    assert all(phase.histories for phase in phases)
+
+
 # --- what is reached ------------------------------------------------------------------------------
 @pytest.mark.parametrize("semantics", list(Semantics))
 def test_a_third_of_the_group_operations_meet_a_fault_on_two_or_more_devices(semantics: Semantics) -> None:
@@ -143,7 +151,7 @@ def test_a_failure_of_the_harness_is_no_pass(monkeypatch: pytest.MonkeyPatch) ->
     def breaks(unit: Unit, control: Control) -> Answer:  # noqa: ARG001  # a phase's shape
         raise ZeroDivisionError("by accident")
 
-    monkeypatch.setattr(run_module, "RUNNERS", {PHASES[0]: breaks})
+    monkeypatch.setattr(run_module, "RUNNERS", {"stateful": breaks})
     result = run(histories=8)
     assert result.verdict is Verdict.UNKNOWN
     assert "the harness itself failed: ZeroDivisionError in breaks" in result.notes[0]
@@ -163,10 +171,21 @@ class Interrupting(Silent):
 
 
 def test_an_interrupted_run_reports_what_it_did() -> None:
-    result = run_driver(QCOW2, RunOptions(histories=100_000), Interrupting()).result
+    result = run_driver(QCOW2, RunOptions(phases=("stateful",), histories=100_000), Interrupting()).result
     assert result.verdict is Verdict.UNKNOWN
     assert "interrupted" in result.notes[0]
     assert 0 < result.phases[0].histories < 100_000
+
+
+def test_a_run_that_is_interrupted_while_shrinking_still_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_args: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "shrink", interrupted)
+    result = run(LOCK_KEPT, histories=24)
+    assert result.verdict is Verdict.FAILED
+    assert any(each.law is Law.LOCKS_BALANCED and each.history is not None for each in result.violations)
+    assert any("interrupted while shrinking" in note for note in result.notes)
 
 
 def test_progress_and_violations_are_told_as_they_happen() -> None:
@@ -179,7 +198,7 @@ def test_progress_and_violations_are_told_as_they_happen() -> None:
         def on_violation(self, violation: ViolationReport) -> None:
             told.append(violation)
 
-    result = run_driver(LOCK_KEPT, RunOptions(histories=40), Listening()).result
+    result = run_driver(LOCK_KEPT, RunOptions(phases=("stateful",), histories=40), Listening()).result
     last = [each for each in told if isinstance(each, Progress)][-1]
     assert (last.histories, last.steps) == (40, result.phases[0].steps)
     assert [each for each in told if isinstance(each, ViolationReport)] == list(result.violations)

@@ -1,0 +1,259 @@
+"""Phase `sweep`: every operation from a few starting points, with a fault at every place where one can strike.
+
+Most bugs need one or two operations and one fault, so this is exhaustive there. A case is one history: a state, one
+operation more, and one fault in it; then the fault is taken away, the operation repeated, and the devices are used
+further. The faults in the operations before it are the cases of a shorter sequence.
+
+A longer sequence starts from the states that one more operation leads to. Each such state is made once and taken up
+again for every case (Session.checkpoint); where that can not be done its operations are performed again. The states
+are shared out by what the model expects of them, so that two shards never hold the same one.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Final, NamedTuple
+
+from snapcheck.impl.driver import UnsupportedSetupError
+from snapcheck.impl.targets import find_target
+from snapcheck.model.device import Outcome, World
+from snapcheck.model.errno import Errno
+from snapcheck.model.faults import Fault
+from snapcheck.model.history import Step
+from snapcheck.model.law_names import Severity
+from snapcheck.model.operations import Operation, SubmitWrite
+from snapcheck.model.setup import Setup
+from snapcheck.model.step import step as allowed_by_model
+from snapcheck.stateful_tests.digest import digest_of
+from snapcheck.stateful_tests.draw_faults import targets_of
+from snapcheck.stateful_tests.fault_places import AT_MAX, Blow, Place, faults_at, places_of
+from snapcheck.stateful_tests.gather import Gatherer
+from snapcheck.stateful_tests.session import Checkpoint, Session
+from snapcheck.stateful_tests.small_operations import small_operations
+from snapcheck.stateful_tests.starting_points import starting_points
+from snapcheck.stateful_tests.units import SHARDS, Answer, Profile, Unit
+from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
+from snapcheck.stateful_tests.work import Control
+
+NAME: Final = "sweep"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a profile goes: from how many starting points, with how many operations, under which faults."""
+
+    points: int
+    length: int
+    blows: tuple[Blow, ...]
+
+
+REACHES: Final = {
+    Profile.QUICK: Reach(3, 1, (Blow(),)),
+    Profile.DEFAULT: Reach(6, 2, (Blow(), Blow(0, Errno.ENOSPC), Blow(lands=True))),
+    Profile.DEEP: Reach(9, 3, tuple(
+        Blow(times, errno, lands) for times in (1, 0) for errno in (Errno.EIO, Errno.ENOSPC) for lands in (False, True)
+    )),
+}  # fmt: skip
+
+
+def scope(profile: Profile, *, devices: int, length: int) -> str:
+    """Return what was done when every sequence of up to `length` operations was."""
+    reach = REACHES[profile]
+    groups = "1 device" if devices == 1 else "2 devices" if devices == 2 else "2 and 3 devices"
+    faults = ", ".join(blow.words for blow in reach.blows)
+    return f"length {length} from {reach.points} starting points on {groups}, every fault {faults}"
+
+
+def run(unit: Unit, control: Control) -> Answer:
+    """Run this shard's cases, the short sequences first. `Answer.length` says up to which length all were run.
+
+    Raises `TargetError` for a driver that can not be started. On KeyboardInterrupt it ends with what it has.
+    """
+    gatherer = Gatherer(unit, control)
+    with watchdog() as dog:
+        sweep = _Sweep(unit, gatherer, dog)
+        try:
+            sweep.run()
+        except _Stopped:
+            gatherer.answer.out_of_time = True
+        except KeyboardInterrupt:
+            gatherer.answer.interrupted = True
+    gatherer.answer.seconds = gatherer.seconds
+    return gatherer.answer
+
+
+class _Stopped(Exception):  # noqa: N818  # no error
+    """Time, or the number of histories that was asked for, has run out."""
+
+
+class _Way(NamedTuple):
+    """How to get to a state: by operations on a setup; those that a checkpoint has need not be performed again."""
+
+    setup: Setup
+    operations: tuple[Operation, ...]
+    checkpoint: Checkpoint | None = None
+
+
+class _State(NamedTuple):
+    """A state to try operations in, as the model has it."""
+
+    way: _Way
+    world: World
+
+    def then(self, operation: Operation) -> _Way:
+        """Return the way to the state after one operation more."""
+        return self.way._replace(operations=(*self.way.operations, operation))
+
+
+class _Sweep:
+    def __init__(self, unit: Unit, gatherer: Gatherer, dog: Watchdog) -> None:
+        self._unit = unit
+        self._gatherer = gatherer
+        self._counts = gatherer.answer.counts
+        self._dog = dog
+        self._target = find_target(unit.driver)
+        self._abilities = self._target.abilities
+        self._reach = REACHES[unit.profile]
+
+    def run(self) -> None:
+        """Run all cases of this shard, or raise `_Stopped`."""
+        for length in range(1, self._reach.length + 1):
+            for state, operations in self._work(length):
+                self._counts[f"states, length {length}"] += 1
+                alike = _like_an_earlier_one(state.world, self._operations(state))
+                for operation in operations:
+                    self._try(state, operation, with_faults=operation not in alike)
+            self._gatherer.answer.length = length
+
+    # --- states -----------------------------------------------------------------------------------
+    def _work(self, length: int) -> Iterator[tuple[_State, tuple[Operation, ...]]]:
+        """Yield the states after `length` - 1 operations, and which operations are to be tried there by this shard."""
+        if length > 1:
+            for state in self._states(length - 1, set(), self._counts):
+                yield state, self._operations(state)
+            return
+        dealt = count()
+        for point in self._points(set()):
+            mine = tuple(each for each in self._operations(point) if next(dealt) % SHARDS == self._unit.shard)
+            yield point, mine
+
+    def _states(self, operations: int, seen: set[str], counts: Counter[str]) -> Iterator[_State]:
+        """Yield this shard's states that are so many operations away from a starting point, none that is in `seen`."""
+        if operations == 0:
+            yield from self._points(seen)
+            return
+        for parent in self._states(operations - 1, seen, Counter()):
+            for operation in self._operations(parent):
+                if operations > 1 or self._is_mine(parent.world, operation):
+                    state = self._reached(parent.then(operation), seen, counts)
+                    if state is not None:
+                        yield state
+
+    def _points(self, seen: set[str]) -> Iterator[_State]:
+        points = starting_points(
+            devices_max=self._unit.devices, semantics=self._unit.semantics, kinds=self._abilities.operations,
+            prepared=self._target.format == "qcow2",
+        )  # fmt: skip
+        for point in points[: self._reach.points]:
+            state = self._reached(_Way(point.setup, point.before), seen, self._counts)
+            if state is not None:
+                yield state
+
+    def _operations(self, state: _State) -> tuple[Operation, ...]:
+        return small_operations(state.world, kinds=self._abilities.operations)
+
+    def _is_mine(self, world: World, operation: Operation) -> bool:
+        """Tell whether this shard has the state that `operation` leads to, going by what the model expects of it."""
+        changed = {name: states[0].state for name, states in _expected(world, operation).devices.items()}
+        after = [changed.get(name, device) for name, device in world.devices.items()]
+        return int(digest_of(repr(after)), 16) % SHARDS == self._unit.shard
+
+    def _reached(self, way: _Way, seen: set[str], counts: Counter[str]) -> _State | None:
+        """Return the state that `way` leads to; None when it is in `seen`, or can not be reached."""
+        self._require_time()
+        session = self._open(way)
+        if session is None:
+            return None
+        with session:
+            key = "" if session.over else session.state_key()
+            if not key or key in seen:
+                counts["states reached before" if key else "states that can not be reached"] += 1
+                return None
+            seen.add(key)
+            return _State(way._replace(checkpoint=session.checkpoint()), session.world)
+
+    def _open(self, way: _Way) -> Session | None:
+        """Return a session in the state that `way` leads to; None when the system can not build the setup."""
+        try:
+            session = Session(self._target, way.checkpoint or way.setup, dog=self._dog)
+        except UnsupportedSetupError:
+            self._gatherer.skipped()
+            return None
+        missing = way.operations[len(session.history.steps) :]
+        for number, operation in enumerate(missing, 1):
+            if session.over:
+                break
+            # A close look lets the requests of the guest land, and they are to be in flight.
+            closely = number == len(missing) and not isinstance(operation, SubmitWrite)
+            self._gatherer.heard(session, session.step(operation, everywhere=closely))
+        return session
+
+    # --- cases ------------------------------------------------------------------------------------
+    def _try(self, state: _State, operation: Operation, *, with_faults: bool) -> None:
+        """Run the case without a fault, and one for each fault at each place that it shows."""
+        trial, broken = self._case(state, operation, ())
+        if not with_faults:
+            self._counts["operations like another one, tried without faults"] += 1
+        if broken:
+            self._counts["operations that break a law without a fault"] += 1
+        if trial is None or broken or not with_faults:
+            return
+        for place in places_of(trial, self._abilities, targets_of(state.world, operation)):
+            for at in range(1, (place.times or AT_MAX) + 1):
+                if not self._strike(state, operation, place, at):
+                    break
+
+    def _strike(self, state: _State, operation: Operation, place: Place, at: int) -> bool:
+        """Run the cases of one place; return whether there was anything to strike."""
+        met = False
+        for fault in faults_at(place, at, self._reach.blows):
+            step, _ = self._case(state, operation, (fault,))
+            met = met or (step is not None and bool(step.met))
+            if not met:
+                self._counts["faults that struck nothing"] += 1
+                break
+        return met
+
+    def _case(self, state: _State, operation: Operation, faults: tuple[Fault, ...]) -> tuple[Step | None, bool]:
+        """Run one case; return its step, and whether it broke a law."""
+        self._require_time()
+        session = self._open(state.way)
+        if session is None or session.over:
+            return None, False
+        with session:
+            found = session.step(operation, faults)
+            step = session.history.steps[-1]
+            self._gatherer.heard(session, found)
+            self._gatherer.heard(session, session.follow_up())
+            self._gatherer.ended(session)
+            return step, any(each.severity is Severity.ERROR for each in found)
+
+    def _require_time(self) -> None:
+        if self._gatherer.must_stop():
+            raise _Stopped
+
+
+def _expected(world: World, operation: Operation) -> Outcome:
+    """Return what the model expects of an operation that meets no fault."""
+    return allowed_by_model(world, operation, ())[0]
+
+
+def _like_an_earlier_one(world: World, operations: Iterable[Operation]) -> frozenset[Operation]:
+    """Return the operations that do the same as an earlier one of their kind, such as a delete by id and by name."""
+    seen: set[tuple[type[Operation], str]] = set()
+    alike: set[Operation] = set()
+    for operation in operations:
+        key = type(operation), repr(_expected(world, operation))
+        (alike.add(operation) if key in seen else seen.add(key))
+    return frozenset(alike)

@@ -1,0 +1,188 @@
+"""Phase `walk`: long random histories, drawn by a plain seeded loop and led on by what is new.
+
+* Each history has a swarm of its own: some of the operations, some families of faults. What never comes up in one
+  leaves room for what else is there.
+* A history goes on as long as it shows something new: a way in which an operation ended, in a kind of state, under a
+  kind of fault. Its end is then kept, and later histories start from there (Session.checkpoint) as well as anew.
+* What is new is new to this shard, so that the same seed gives the same histories however many processes there are.
+* Goals say what a walk has to have seen; a run that never got there can not vouch for anything (goals.py).
+"""
+
+from dataclasses import dataclass
+from itertools import count
+from random import Random
+from typing import Final, NamedTuple
+
+from snapcheck.impl.driver import UnsupportedSetupError
+from snapcheck.impl.targets import find_target
+from snapcheck.model.device import World
+from snapcheck.model.faults import CallFault, Fault, family
+from snapcheck.model.history import Step
+from snapcheck.model.operations import KINDS, OPERATIONS, AllDelete, Delete, DelVm, Operation
+from snapcheck.stateful_tests.chooser import RandomChooser
+from snapcheck.stateful_tests.compare import fault_kind
+from snapcheck.stateful_tests.coverage import state_class
+from snapcheck.stateful_tests.draw_faults import draw_faults
+from snapcheck.stateful_tests.draw_operations import draw_operation
+from snapcheck.stateful_tests.draw_setups import draw_setup
+from snapcheck.stateful_tests.gather import Gatherer
+from snapcheck.stateful_tests.goals import Goals
+from snapcheck.stateful_tests.session import Care, Checkpoint, Session
+from snapcheck.stateful_tests.units import Answer, Unit
+from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
+from snapcheck.stateful_tests.work import Control
+
+NAME: Final = "walk"
+STEPS_MIN: Final = 30  # of a history, before the lack of anything new ends it
+STEPS_MAX: Final = 100
+PATIENCE: Final = 20  # steps without anything new
+KEPT_MAX: Final = 24  # ends of histories that are worth going on from
+_FAULT_CLASSES: Final = ("call", "error", "damage", "delay")
+_CARES: Final = (Care.LATE, Care.LATE, Care.LATE, Care.USUAL)
+_WORDS: Final = tuple(KINDS[operation] for operation in OPERATIONS)
+_DROPS: Final = tuple(KINDS[operation] for operation in (Delete, AllDelete, DelVm))
+SNAPSHOTS_MAX: Final = 6  # on a device; beyond that the walk drops some: looking closely reads each of them
+
+
+def run(unit: Unit, control: Control, *, care: Care | None = None) -> Answer:
+    """Run histories of one unit, all with `care` when it is given. Raises `TargetError` as any phase.
+
+    On KeyboardInterrupt it ends with what it has.
+    """
+    gatherer = Gatherer(unit, control)
+    with watchdog() as dog:
+        walk = _Walk(unit, gatherer, dog, care)
+        try:
+            for number in count():
+                if gatherer.must_stop():
+                    break
+                walk.history(number)
+        except KeyboardInterrupt:
+            gatherer.answer.interrupted = True
+    gatherer.answer.seconds = gatherer.seconds
+    return gatherer.answer
+
+
+# --- swarms ---------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Swarm:
+    """What comes up in a history: `kinds` of operations (None: all), classes of faults, and how closely it looks."""
+
+    kinds: tuple[str, ...] | None
+    faults: frozenset[str]
+    care: Care
+
+    def lets(self, fault: Fault) -> bool:
+        """Tell whether a fault may come up."""
+        return fault_class(fault) in self.faults
+
+
+def fault_class(fault: Fault) -> str:
+    """Return what a swarm calls a fault: `call`, or the family of an I/O fault."""
+    return "call" if isinstance(fault, CallFault) else family(fault).value
+
+
+def draw_swarm(rng: Random, able: tuple[str, ...] | None) -> Swarm:
+    """Draw a swarm for a system that performs the operations `able`."""
+    words = _WORDS if able is None else able
+    some = tuple(word for word in words if rng.random() < 0.6)  # six in ten
+    kinds = able if rng.random() < 0.3 or not some else some  # three in ten have everything
+    faults = frozenset(each for each in _FAULT_CLASSES if rng.random() < (0.2 if each == "damage" else 0.7))
+    return Swarm(kinds, faults, rng.choice(_CARES))
+
+
+# --- what is new ----------------------------------------------------------------------------------
+class Seen(NamedTuple):
+    """What makes two steps look alike to the walk: kinds of devices, operation, faults, outcome, who is named."""
+
+    devices: frozenset[str]
+    operation: type[Operation]
+    faults: tuple[str, ...]
+    outcome: str
+    first_bad: str | None
+
+
+def seen_in(step: Step, before: World) -> Seen:
+    """Return what a step from the state `before` showed."""
+    met = step.met if step.faults else ()
+    injected = {getattr(fault if isinstance(fault, CallFault) else fault.effect, "errno", None) for fault in met}
+    outcome = "as the fault says" if step.result.errno in injected else step.result.errno.name
+    return Seen(
+        frozenset(state_class(device) for device in before.devices.values()), type(step.operation),
+        tuple(fault_kind(fault) for fault in met), outcome, step.result.first_bad,
+    )  # fmt: skip
+
+
+def _is_full(world: World) -> bool:
+    return any(device.image and len(device.image.snapshots) > SNAPSHOTS_MAX for device in world.devices.values())
+
+
+# --- histories ------------------------------------------------------------------------------------
+class _Walk:
+    def __init__(self, unit: Unit, gatherer: Gatherer, dog: Watchdog, care: Care | None) -> None:
+        self._unit = unit
+        self._gatherer = gatherer
+        self._dog = dog
+        self._care = care
+        self._target = find_target(unit.driver)
+        self._able = self._target.abilities.operations
+        self._prepared = self._target.format == "qcow2"
+        self._drops = tuple(word for word in _DROPS if self._able is None or word in self._able)
+        self._goals = Goals(gatherer.answer.counts)
+        self._seen: set[Seen] = set()
+        self._kept: list[Checkpoint] = []
+
+    def history(self, number: int) -> None:
+        """Draw and run one history, from the seed that belongs to its number."""
+        rng = Random(f"{self._unit.seed}/{self._unit.shard}/{NAME}/{number}")  # noqa: S311  # the same again, not secret
+        swarm = draw_swarm(rng, self._able)
+        kept = rng.choice(self._kept) if self._kept and rng.random() < 0.5 else None  # every other
+        chooser = RandomChooser(rng)
+        start = kept or draw_setup(
+            chooser, semantics=self._unit.semantics, devices_max=self._unit.devices, qcow2_prepared=self._prepared
+        )
+        try:
+            session = Session(self._target, start, care=self._care or swarm.care, dog=self._dog)
+        except UnsupportedSetupError:
+            self._gatherer.skipped()
+            return
+        with session:
+            found = self._go(session, chooser, swarm)
+            self._gatherer.heard(session, session.finish())
+            self._gatherer.ended(session)
+            self._gatherer.answer.counts["steps that showed something new"] += found
+            if found:
+                self._keep(session)
+
+    def _go(self, session: Session, chooser: RandomChooser, swarm: Swarm) -> int:
+        """Go on as long as there is something new, and return how often there was."""
+        found, last_new = 0, 0
+        for at in range(STEPS_MAX):
+            if session.over or (at >= STEPS_MIN and at - last_new > PATIENCE):
+                break
+            if self._step(session, chooser, swarm):
+                found, last_new = found + 1, at
+        return found
+
+    def _step(self, session: Session, chooser: RandomChooser, swarm: Swarm) -> bool:
+        before = session.world
+        kinds = self._drops if _is_full(before) else swarm.kinds
+        operation = draw_operation(chooser, before, kinds=kinds or swarm.kinds)
+        drawn = draw_faults(chooser, before, operation, regions=self._target.regions)
+        faults = tuple(fault for fault in drawn if swarm.lets(fault)) if drawn else ()
+        self._gatherer.heard(session, session.step(operation, faults))
+        step = session.history.steps[-1]
+        self._goals.look(step, before)
+        self._gatherer.heard(session, session.follow_up())
+        seen = seen_in(step, before)
+        if seen in self._seen:
+            return False
+        self._seen.add(seen)
+        return True
+
+    def _keep(self, session: Session) -> None:
+        """Keep the end of a history to go on from, in the place of the one kept longest when there are enough."""
+        checkpoint = session.checkpoint()
+        if checkpoint is not None:
+            self._kept.append(checkpoint)
+            del self._kept[:-KEPT_MAX]

@@ -1,0 +1,180 @@
+"""The alphabet in small ranges: every operation that is worth a try in a state, each parameter with a few values.
+
+Where random drawing has its pick (draw_operations.py), the sweep takes all of these. Devices that are alike but for
+their name count as one for operations on a single device; group operations take part of the group as it is.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+
+from snapcheck.model.device import Device, World
+from snapcheck.model.facts import included
+from snapcheck.model.operations import (
+    AddBitmap,
+    AllCanSnapshot,
+    AllCreate,
+    AllDelete,
+    AllFind,
+    AllFindVmstateBs,
+    AllGoto,
+    CanSnapshot,
+    Create,
+    Delete,
+    DelVm,
+    Discard,
+    Find,
+    FindByIdAndName,
+    Flush,
+    Goto,
+    List,
+    LoadTmp,
+    LoadTmpByIdOrName,
+    LoadVm,
+    Operation,
+    RemoveBitmap,
+    Reopen,
+    Resize,
+    SaveVm,
+    SetMedium,
+    SetReadOnly,
+    SnapshotAction,
+    SubmitWrite,
+    Transaction,
+    VmstateRead,
+    VmstateWrite,
+    Write,
+    WriteZeroes,
+    kind_of,
+)
+from snapcheck.model.setup import Semantics
+from snapcheck.stateful_tests.draw_operations import listed_ids, listed_names
+from snapcheck.stateful_tests.draw_setups import HAS_IMAGE
+
+FRESH = "n"
+_BITMAP = "bm0"
+_VMSTATE_BYTES = 765
+_TAG = 90
+_CLUSTER_SECTORS = 8
+_NAMES_MAX = 3
+
+
+def small_operations(world: World, *, kinds: Sequence[str] | None = None) -> tuple[Operation, ...]:
+    """Return the operations to try in the state `world`, each once (of `kinds`, as in Abilities.operations)."""
+    local = chain.from_iterable(_on_device(name, device) for name, device in _different(world))
+    every = dict.fromkeys(chain(_on_group(world), local))
+    return tuple(operation for operation in every if kinds is None or kind_of(operation) in kinds)
+
+
+def _different(world: World) -> Iterator[tuple[str, Device]]:
+    """Yield the devices that are not like an earlier one."""
+    seen: list[Device] = []
+    for name, device in world.devices.items():
+        nameless = replace(device, spec=replace(device.spec, name=""))
+        if nameless not in seen:
+            seen.append(nameless)
+            yield name, device
+
+
+# --- one device -----------------------------------------------------------------------------------
+def _on_device(name: str, device: Device) -> Iterator[Operation]:
+    yield from _guest(name, device)
+    yield from _snapshots(name, device)
+    if device.spec.kind in HAS_IMAGE and f"{name}/file" in _nodes(name, device):
+        yield from _snapshots(f"{name}/file", device)
+    yield from _environment(name, device)
+
+
+def _nodes(name: str, device: Device) -> tuple[str, ...]:
+    return (name, f"{name}/file") if device.spec.kind.value.endswith("-over") else (name,)
+
+
+def _guest(name: str, device: Device) -> Iterator[Operation]:
+    sectors = device.spec.sectors if device.image is None else device.image.sectors
+    part = min(_CLUSTER_SECTORS, sectors)
+    yield Write(name, 0, 1, _TAG)
+    if part:
+        yield Write(name, sectors - part, part, _TAG)
+        yield WriteZeroes(name, 0, part)
+        yield Discard(name, 0, part)
+        yield SubmitWrite(name, 0, part, _TAG)
+        yield Resize(name, sectors - part)
+    yield Flush(name)
+    yield Resize(name, sectors + _CLUSTER_SECTORS)
+    yield VmstateWrite(name, 0, _VMSTATE_BYTES, _TAG)
+    yield VmstateRead(name, 0, _VMSTATE_BYTES)
+
+
+def _snapshots(node: str, device: Device) -> Iterator[Operation]:
+    names, ids = listed_names(device)[:_NAMES_MAX], listed_ids(device)[:_NAMES_MAX]
+    yield CanSnapshot(node)
+    yield List(node)
+    yield Create(node, FRESH)
+    yield Create(node, FRESH, _VMSTATE_BYTES)
+    for name in names[:1]:
+        yield Create(node, name)
+    for name in (*names[:1], *ids[:1], FRESH):
+        yield Find(node, name)
+        yield Delete(node, None, name)
+    for text in (*ids, *names[:1], FRESH):
+        yield Goto(node, text)
+    for snapshot_id, name in [*zip(ids, names, strict=True)][-1:]:
+        yield Delete(node, snapshot_id, None)
+        yield Delete(node, snapshot_id, name)
+        yield FindByIdAndName(node, snapshot_id, name)
+        yield LoadTmp(node, snapshot_id, None)
+        yield LoadTmpByIdOrName(node, name)
+    yield FindByIdAndName(node, None, FRESH)
+    yield Delete(node, "1", FRESH)
+    yield LoadTmpByIdOrName(node, FRESH)
+
+
+def _environment(name: str, device: Device) -> Iterator[Operation]:
+    yield AddBitmap(name, _BITMAP)
+    yield RemoveBitmap(name, _BITMAP)
+    yield SetReadOnly(name, not device.read_only)
+    yield SetMedium(name, not device.present)
+    yield Reopen(name)
+
+
+# --- the group ------------------------------------------------------------------------------------
+def _on_group(world: World) -> Iterator[Operation]:
+    walks: tuple[tuple[str, ...] | None, ...] = (None,)
+    if world.semantics is Semantics.MODERN:
+        walks = (None, tuple(world.devices)[-1:], ("nowhere",))
+    for devices in walks:
+        yield from _walks(world, devices)
+    yield from _callers(world)
+
+
+def _walks(world: World, devices: tuple[str, ...] | None) -> Iterator[Operation]:
+    names = _group_names(world)
+    yield AllCanSnapshot(devices)
+    yield AllFindVmstateBs(devices=devices)
+    for name in names:
+        yield AllFind(name, devices)
+        yield AllGoto(name, devices)
+        yield AllDelete(name, devices)
+    for name in (FRESH, *names[:1]):
+        yield AllCreate(name, devices=devices)
+    store = (included(world) or tuple(world.devices))[-1]
+    yield AllCreate(FRESH, store, _VMSTATE_BYTES, devices=devices)
+
+
+def _group_names(world: World) -> tuple[str, ...]:
+    """Return names that all have, that some have, that are an id, and that nobody has."""
+    names = dict.fromkeys(name for device in world.devices.values() for name in listed_names(device))
+    ids = dict.fromkeys(each for device in world.devices.values() for each in listed_ids(device))
+    return tuple(dict.fromkeys((*[*names][:_NAMES_MAX], *[*ids][:1], FRESH)))
+
+
+def _callers(world: World) -> Iterator[Operation]:
+    names = _group_names(world)
+    for name in dict.fromkeys((FRESH, *names[:1])):
+        yield SaveVm(name, _TAG)
+    for name in names:
+        yield LoadVm(name)
+        yield DelVm(name)
+    roots = included(world) or tuple(world.devices)
+    for name in dict.fromkeys((FRESH, *names[:1])):
+        yield Transaction(tuple(SnapshotAction(root, name) for root in roots))

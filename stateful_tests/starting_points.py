@@ -1,0 +1,101 @@
+"""Where the sweep starts: a few small groups of devices, empty ones and such as have been at work."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from snapcheck.model.facts import root_of
+from snapcheck.model.operations import AllCreate, Create, Operation, SaveVm, SubmitWrite, Write, kind_of
+from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Semantics, Setup
+
+_SECTORS: Final = 16  # two clusters of 4096 bytes
+_CLUSTER_SECTORS: Final = 8
+_TAG: Final = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A setup, and what was done on it before anything is tried."""
+
+    setup: Setup
+    before: tuple[Operation, ...] = ()
+
+
+def starting_points(
+    *, devices_max: int, semantics: Semantics, prepared: bool, kinds: Sequence[str] | None = None
+) -> tuple[Start, ...]:
+    """Return where to start, the simplest first, on at most three devices.
+
+    `prepared` says whether the driver opens qcow2 images that the harness prepared, `kinds` what the system performs.
+    """
+    smaller = (_with_devices(point, devices_max) for point in _POINTS if prepared or not _needs_images(point))
+    able = (point for point in smaller if all(kinds is None or kind_of(each) in kinds for each in point.before))
+    return tuple(dict.fromkeys(replace(each, setup=replace(each.setup, semantics=semantics)) for each in able))
+
+
+def _with_devices(point: Start, devices_max: int) -> Start:
+    left = point.setup.devices[:devices_max]
+    names = {spec.name for spec in left}
+    before = tuple(each for each in point.before if root_of(getattr(each, "device", left[0].name)) in names)
+    return Start(replace(point.setup, devices=left), before)
+
+
+def _needs_images(point: Start) -> bool:
+    return any(spec.snapshots for spec in point.setup.devices)
+
+
+def _spec(number: int, kind: Kind = Kind.DRIVER, *, snapshots: tuple[PreparedSnapshot, ...] = ()) -> DeviceSpec:
+    return DeviceSpec(f"d{number}", kind, sectors=_SECTORS, tag=_TAG, snapshots=snapshots)
+
+
+def _group(*kinds: Kind) -> Setup:
+    return Setup(tuple(_spec(number, kind) for number, kind in enumerate(kinds)))
+
+
+def _overwritten(*devices: str) -> tuple[Operation, ...]:
+    """Return writes after which a snapshot shares one cluster with the active state, and not the other.
+
+    All with one tag: devices that are alike need not be tried one by one.
+    """
+    return tuple(Write(device, 0, _CLUSTER_SECTORS, 20) for device in devices)
+
+
+def _image(snapshot_id: str, name: str, tag: int) -> PreparedSnapshot:
+    return PreparedSnapshot(snapshot_id, name, sectors=_SECTORS, tag=tag, date_sec=1_600_000_000)
+
+
+_PAIR: Final = (Kind.DRIVER, Kind.DRIVER)
+_THREE: Final = (Kind.DRIVER, Kind.DRIVER, Kind.DRIVER)
+_POINTS: Final = (
+    # nothing on them
+    Start(_group(*_PAIR)),
+    # one snapshot everywhere
+    Start(_group(*_THREE), (AllCreate("a"), *_overwritten("d0", "d1", "d2"))),
+    # ids beyond 32 bits, and names that are another's id
+    Start(
+        Setup((
+            _spec(0, snapshots=(_image("4294967297", "a", 11),)),
+            _spec(1, snapshots=(_image("1", "2", 11), _image("2", "1", 12))),
+        ))
+    ),
+    # two snapshots, one with VM state
+    Start(_group(*_PAIR), (SaveVm("a"), *_overwritten("d0", "d1"), AllCreate("b"), *_overwritten("d1"))),
+    # a snapshot that the device in the middle has not
+    Start(_group(*_THREE), (Create("d0", "a"), Create("d1", "b"), Create("d2", "a"), *_overwritten("d0", "d1"))),
+    # nodes over others
+    Start(_group(Kind.RAW_OVER, Kind.FILTER_OVER, Kind.DRIVER), (AllCreate("a"), *_overwritten("d0", "d1", "d2"))),
+    # guest requests in flight
+    Start(
+        _group(*_PAIR),
+        (AllCreate("a"), SubmitWrite("d0", 0, _CLUSTER_SECTORS, 30), SubmitWrite("d1", 0, _CLUSTER_SECTORS, 30)),
+    ),
+    # one that is left out, and one that refuses
+    Start(
+        Setup((
+            _spec(0, snapshots=(_image("1", "a", 11),)),
+            replace(_spec(1, snapshots=(_image("1", "a", 11),)), read_only=True),
+            DeviceSpec("d2", Kind.EMPTY),
+        ))
+    ),
+    Start(_group(Kind.DRIVER, Kind.PLAIN, Kind.DRIVER)),
+)  # fmt: skip

@@ -1,0 +1,184 @@
+"""The sweep is exhaustive: every place where a fault can strike, every operation, each state once."""
+
+from collections import Counter
+
+import pytest
+from snapcheck.impl.targets import find_target
+from snapcheck.model.errno import Errno
+from snapcheck.model.faults import CallFault, Fails, Fault, IoFault, LandsButFails
+from snapcheck.model.history import Io, Step
+from snapcheck.model.law_names import Severity
+from snapcheck.model.operations import KINDS, AllCreate, Create, Delete, Operation, SubmitWrite, Write, kind_of
+from snapcheck.model.setup import DeviceSpec, Kind, Semantics, Setup
+from snapcheck.model.step import start
+from snapcheck.stateful_tests.draw_faults import Targets
+from snapcheck.stateful_tests.fault_places import Blow, Place, faults_at, places_of
+from snapcheck.stateful_tests.phases import sweep
+from snapcheck.stateful_tests.seeded_bugs import CATALOGUE, SeededBug
+from snapcheck.stateful_tests.session import Care, Session
+from snapcheck.stateful_tests.small_operations import small_operations
+from snapcheck.stateful_tests.starting_points import starting_points
+from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
+from snapcheck.stateful_tests.work import Control
+
+QCOW2 = find_target("qcow2")
+PAIR = Setup((DeviceSpec("d0", sectors=16, tag=9), DeviceSpec("d1", sectors=16, tag=9)))
+
+
+def answer_to(
+    driver: str = "qcow2", *, shard: int = 0, histories: int | None = None, devices: int = 2,
+    profile: Profile = Profile.QUICK, semantics: Semantics = Semantics.CLASSIC, seconds: float | None = None,
+) -> Answer:  # fmt: skip
+    asked = Unit(
+        driver=driver, phase=sweep.NAME, semantics=semantics, devices=devices, seed=0, shard=shard,
+        histories=histories, seconds=seconds, profile=profile,
+    )  # fmt: skip
+    return sweep.run(asked, Control(lambda _tick: None))
+
+
+def errors_of(answer: Answer) -> list[Failure]:
+    return [failure for failure in answer.failures if failure.evidence[0].severity is Severity.ERROR]
+
+
+def trial_of(operation: Operation) -> Step:
+    with Session(QCOW2, PAIR) as session:
+        session.step(operation)
+        return session.history.steps[-1]
+
+
+# --- places ---------------------------------------------------------------------------------------
+def test_every_io_and_every_call_of_an_operation_is_a_place() -> None:
+    trial = trial_of(AllCreate("s"))
+    places = {(place.device, place.word): place.times for place in places_of(trial, QCOW2.abilities, Targets({}, ()))}
+    seen = Counter((event.device, event.kind) for event in trial.events if isinstance(event, Io))
+    assert seen["d1", "write"] > 1
+    assert {place: times for place, times in places.items() if place[1] in ("read", "write", "flush")} == seen
+    assert (places["d0", "create"], places["d1", "create"]) == (1, 1)
+
+
+def test_a_list_that_looks_for_a_snapshot_is_a_find() -> None:
+    with Session(QCOW2, PAIR) as session:
+        session.step(Create("d0", "a"))
+        session.step(next(each for each in small_operations(session.world) if kind_of(each) == "find"))
+        found = session.history.steps[-1]
+    assert Place("d0", "find", 1) in places_of(found, QCOW2.abilities, Targets({}, ()))
+
+
+def test_each_place_is_struck_in_every_way_that_fits_it() -> None:
+    blows = (Blow(), Blow(0, Errno.ENOSPC), Blow(lands=True))
+    assert list(faults_at(Place("d0", "write", 3), 2, blows)) == [
+        IoFault("d0", "write", Fails(), at=2), IoFault("d0", "write", Fails(Errno.ENOSPC), at=2, times=0),
+        IoFault("d0", "write", LandsButFails(), at=2),
+    ]  # fmt: skip
+    assert len(list(faults_at(Place("d0", "read", 3), 2, blows))) == 2
+    assert list(faults_at(Place("d0", "create", 1), 1, blows[:1])) == [CallFault("d0", "create")]
+
+
+def test_every_fault_of_a_sweep_strikes(monkeypatch: pytest.MonkeyPatch) -> None:
+    struck: list[tuple[Operation, tuple[Fault, ...]]] = []
+    step = Session.step
+
+    def listening(self: Session, operation: Operation, faults: tuple[Fault, ...] = (), **how: object) -> object:
+        found = step(self, operation, faults, **how)  # type: ignore[arg-type]  # passed on as it came
+        if faults:
+            struck.append((operation, self.history.steps[-1].met))
+        return found
+
+    monkeypatch.setattr(Session, "step", listening)
+    answer = answer_to(histories=150)
+    assert len(struck) > 100
+    assert all(met for _, met in struck)
+    assert "faults that struck nothing" not in answer.counts
+
+
+# --- operations -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("semantics", list(Semantics))
+def test_every_operation_is_tried_from_some_starting_point(semantics: Semantics) -> None:
+    tried: set[str] = set()
+    for point in starting_points(devices_max=3, semantics=semantics, prepared=True):
+        with Session(QCOW2, point.setup) as session:
+            for operation in point.before:
+                assert session.step(operation) == []
+            tried |= {kind_of(operation) for operation in small_operations(session.world)}
+    assert tried == set(KINDS.values())
+
+
+def test_devices_that_are_alike_count_as_one_for_operations_on_one() -> None:
+    alike = small_operations(start(PAIR))
+    different = small_operations(start(Setup((PAIR.devices[0], DeviceSpec("d1", Kind.RAW_OVER, sectors=16, tag=9)))))
+    assert {getattr(operation, "device", "d0") for operation in alike} == {"d0"}
+    assert {getattr(operation, "device", "d0") for operation in different} == {"d0", "d1", "d1/file"}
+
+
+def test_only_what_the_system_performs_is_tried() -> None:
+    assert {kind_of(each) for each in small_operations(start(PAIR), kinds=("write", "list"))} == {"write", "list"}
+
+
+def test_a_run_on_fewer_devices_starts_from_fewer() -> None:
+    points = starting_points(devices_max=1, semantics=Semantics.MODERN, prepared=True)
+    assert points
+    assert {len(point.setup.devices) for point in points} == {1}
+    assert {point.setup.semantics for point in points} == {Semantics.MODERN}
+
+
+# --- the whole phase ------------------------------------------------------------------------------
+def test_shards_share_the_cases_and_each_ends_by_itself() -> None:
+    answers = [answer_to(shard=shard, devices=1) for shard in range(SHARDS)]
+    assert {answer.length for answer in answers} == {1}
+    assert not any(answer.out_of_time for answer in answers)
+    assert [errors_of(answer) for answer in answers] == [[]] * SHARDS
+    assert sum(answer.histories for answer in answers) > 300
+    assert answer_to(shard=3, devices=1).digests == answers[3].digests
+
+
+def test_longer_sequences_come_when_the_short_ones_are_done() -> None:
+    answer = answer_to(shard=1, devices=1, profile=Profile.DEFAULT, histories=500)
+    assert answer.length == 1
+    assert answer.counts["states, length 2"] > 0
+    assert answer.counts["states reached before"] > 0
+    assert errors_of(answer) == []
+
+
+def test_time_that_runs_out_ends_it_with_what_it_has() -> None:
+    answer = answer_to(histories=7)
+    assert (answer.histories, answer.length, answer.out_of_time) == (7, 0, True)
+
+
+@pytest.mark.parametrize("bug", CATALOGUE, ids=lambda bug: bug.name)
+def test_the_sweep_alone_finds_each_bug_of_the_canary(bug: SeededBug) -> None:
+    for shard in range(SHARDS):
+        answer = answer_to(bug.driver, shard=shard, devices=3, semantics=bug.semantics, histories=120)
+        if errors_of(answer):
+            break
+    else:
+        pytest.fail(f"{bug.name} was not found")
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+def test_a_history_is_taken_up_from_a_checkpoint_as_if_it_had_never_stopped() -> None:
+    with Session(QCOW2, PAIR) as session:
+        session.step(AllCreate("a"))
+        session.step(Write("d0", 0, 8, 20), everywhere=True)
+        checkpoint = session.checkpoint()
+        key = session.state_key()
+    assert checkpoint is not None
+    for _ in range(2):  # the first one leaves no trace in the second
+        with Session(QCOW2, checkpoint) as again:
+            assert again.state_key() == key
+            assert again.step(Delete("d0", None, "a"), everywhere=True) == []
+            assert [kind_of(step.operation) for step in again.history.steps] == ["all-create", "write", "delete"]
+            assert again.taken_over == 2
+            assert again.state_key() != key
+
+
+def test_what_is_not_on_the_disks_can_not_be_taken_up() -> None:
+    with Session(QCOW2, PAIR) as session:
+        assert session.checkpoint() is None  # nobody has looked
+        session.step(SubmitWrite("d0", 0, 1, 5))
+        assert session.checkpoint() is None
+        session.finish()
+        assert session.checkpoint() is not None
+    with Session(QCOW2, PAIR, care=Care.LIGHT) as session:
+        session.step(Write("d0", 0, 1, 5))
+        session.finish()
+        assert session.checkpoint() is None  # nothing was closed
