@@ -1,17 +1,19 @@
 """Damage to qcow2 images that knows their structure: one class for each field, and values that mean something there.
 
-    image = sound_image("version 3")
-    field = draw_damage(rng, image)          # changes the image in place
-    print(field.words)                       # ("snapshot.l1_size", "l2.entry")
+    damaged = draw_damage(rng, "version 3")
+    print(damaged.words)                     # ("snapshot.l1_size", "l2.entry")
+    Image.open(damaged.file)
 
 What a field is set to: nothing, everything, one off, a bit flipped, where another table is, just outside the file, or
 any number. A checker that is only fed random bytes never gets beyond the magic.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from random import Random
 from typing import Final, NamedTuple
 
+from snapcheck.fault_injection.image_kinds import KINDS, sound_image
 from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.impl.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, Header
 from snapcheck.impl.qcow2.state import read_front, read_snapshots
@@ -48,9 +50,10 @@ class Place(NamedTuple):
 
 
 class Damaged(NamedTuple):
-    """What was done: the fields that were wrecked, in order; "cut off" is one of them."""
+    """A wrecked image: the fields that were wrecked, in order ("cut off" is one of them), and the file."""
 
     words: tuple[str, ...]
+    file: MemoryFile
 
 
 def damage_one(rng: Random, image: MemoryFile, place: Place, landmarks: Sequence[int]) -> None:
@@ -71,20 +74,25 @@ def _value(rng: Random, old: int, mask: int, file_bytes: int, landmarks: Sequenc
     ))  # fmt: skip
 
 
-def draw_damage(rng: Random, image: MemoryFile) -> Damaged:
-    """Wreck one field of a sound image, sometimes several, and sometimes cut it off."""
-    known = places(image)
-    names = sorted(known)
-    landmarks = sorted({place.offset for each in known.values() for place in each})
+def draw_damage(rng: Random, kind: str) -> Damaged:
+    """Take a sound image of that kind and wreck one field of it, sometimes several; sometimes cut it off."""
+    image, (known, landmarks) = sound_image(kind), _known(kind)
     count = rng.randint(2, FIELDS_MAX) if rng.random() < SEVERAL_SHARE else 1
     words: list[str] = []
-    for name in rng.choices(names, k=count):
+    for name in rng.choices(sorted(known), k=count):
         damage_one(rng, image, rng.choice(known[name]), landmarks)
         words.append(name)
     if rng.random() < CUT_SHARE:
         image.truncate(rng.randrange(image.size()))
         words.append("cut off")
-    return Damaged(tuple(words))
+    return Damaged(tuple(words), image)
+
+
+@lru_cache(maxsize=len(KINDS))
+def _known(kind: str) -> tuple[Mapping[str, list[Place]], Sequence[int]]:
+    """Return where the fields are in images of a kind, and the offsets that mean something there."""
+    known = places(sound_image(kind))
+    return known, sorted({place.offset for each in known.values() for place in each})
 
 
 # --- where the fields are -------------------------------------------------------------------------

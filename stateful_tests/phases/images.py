@@ -12,7 +12,7 @@ from random import Random
 from typing import Final, NamedTuple
 
 from snapcheck.fault_injection.image_damage import draw_damage
-from snapcheck.fault_injection.image_kinds import KINDS, sound_image
+from snapcheck.fault_injection.image_kinds import KINDS
 from snapcheck.impl.blockfile import BlockError, BlockFile, MemoryFile
 from snapcheck.impl.checked import CheckedDriver, CrashError, in_words, open_checked
 from snapcheck.impl.checked import Failure as Refusal
@@ -39,13 +39,15 @@ from snapcheck.model.operations import (
 from snapcheck.model.setup import Damage, DeviceSpec, Setup
 from snapcheck.model.snapshot import SnapshotInfo
 from snapcheck.stateful_tests.gather import SAME_KIND_MAX, TELL_SECONDS
-from snapcheck.stateful_tests.units import Answer, Failure, Unit
+from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Unit
 from snapcheck.stateful_tests.watchdog import HangError, Watchdog, watchdog
 from snapcheck.stateful_tests.work import Control, Tick
 
 NAME: Final = "images"
 CALLS_MAX: Final = 20_000  # of I/O for one image
 BYTES_MAX: Final = 256 << 20  # that they read and write: what bounds memory too
+SCOPE: Final = f"random damage to qcow2 images of {len(KINDS)} kinds, {SHARDS} shards"
+LAWS: Final = (Law.NO_CRASH, Law.NO_HANG)
 READ_MAX: Final = 1 << 20  # of the content, at each end
 _BLOCK: Final = 512
 _NOT_QCOW2: Final = "images that were not tried: the driver does not open qcow2 images that are given"
@@ -177,7 +179,7 @@ class _Images:
         counts[f"kind: {image.kind}"] += 1
         for word in dict.fromkeys(image.words):
             counts[f"field: {word}"] += 1
-        for law in (Law.NO_CRASH, Law.NO_HANG):
+        for law in LAWS:
             answer.laws[law][0] += 1
         answer.digests.append(f"{tried.opened.how}/{tried.calls}")
         if tried.wrong is not None:
@@ -221,8 +223,8 @@ def draw_image(unit: Unit, number: int) -> WreckedImage:
 def wrecked_image(rng: Random) -> WreckedImage:
     """Draw a kind of image, and wreck one of that kind."""
     kind = rng.choice(tuple(KINDS))
-    file = sound_image(kind)
-    return WreckedImage(kind, draw_damage(rng, file).words, file)
+    damaged = draw_damage(rng, kind)
+    return WreckedImage(kind, damaged.words, damaged.file)
 
 
 def spec_of(file: MemoryFile) -> DeviceSpec:
