@@ -55,10 +55,11 @@ class Capabilities:
 class Driver(Protocol):
     """One open device. Every method raises `BlockError` for an error; offsets and sizes are bytes.
 
-    Reads and writes lie inside the size. `snapshot_create` gets the caller's struct in a cell and writes the chosen id
-    into it. `snapshot_goto` takes an id or a name, the id first (SPEC B.3). Methods of capabilities that are declared
-    absent are never called. After any BlockError other than from close, the driver is still usable, or answers
-    every later call with a BlockError until it is closed.
+    Guest I/O lies inside the size and comes in whole sectors of 512 bytes; VM state comes in any pieces.
+    `snapshot_create` gets the caller's struct in a cell and writes the chosen id into it. `snapshot_goto` takes an id
+    or a name, the id first (SPEC B.3). Methods of capabilities that are declared absent are never called. After any
+    BlockError other than from close, the driver is still usable, or answers every later call with a BlockError until
+    it is closed.
     """
 
     @property

@@ -115,7 +115,7 @@ _DELAYS: Final = (_Blow("any", Delay(1_000_000)), _Blow("flush", Delay(10**10)),
 
 # How a step is hit, one word for each fault. The first entry is where shrinking ends.
 _GROUP_SHAPES: Final = weighted(
-    (10, ()), (47, ("call",)), (32, ("error",)), (4, ("call", "call")), (2, ("call", "error")), (1, ("error", "error")),
+    (6, ()), (55, ("call",)), (28, ("error",)), (4, ("call", "call")), (2, ("call", "error")), (1, ("error", "error")),
     (2, ("damage",)), (1, ("delay",)),
 )  # fmt: skip
 _SNAPSHOT_SHAPES: Final = weighted(
