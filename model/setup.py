@@ -41,11 +41,22 @@ class PreparedSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes of the image file that somebody wrecked before it is opened. `cut` ends the file behind them."""
+
+    offset: int
+    data: bytes
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceSpec:
     """One device of a history.
 
     `tag` stamps the active content at the start (0: nothing was ever written). `cluster_bytes` is a hint to drivers
     that have clusters. The root node is called `name`; the child of a raw-over or filter-over device `name/file`.
+    `damage` is done to the image last, in order; what follows from it the model can not say, so only phase `images`
+    does any, and asks no more than whether the driver lives.
     """
 
     name: str
@@ -55,6 +66,7 @@ class DeviceSpec:
     read_only: bool = False
     tag: int = 0
     snapshots: tuple[PreparedSnapshot, ...] = ()
+    damage: tuple[Damage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

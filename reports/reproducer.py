@@ -25,7 +25,7 @@ NAMES: Final[Mapping[str, type[Any]]] = {
     each.__name__: each
     for each in (
         *operations.OPERATIONS, operations.SnapshotAction, *get_args(faults.Fault), *get_args(faults.Effect),
-        setup.Setup, setup.DeviceSpec, setup.PreparedSnapshot, setup.Kind, setup.Semantics,
+        setup.Setup, setup.DeviceSpec, setup.PreparedSnapshot, setup.Damage, setup.Kind, setup.Semantics,
         history.History, history.Step, history.Purpose, errno.Errno,
     )
 }  # fmt: skip

@@ -17,6 +17,9 @@ TABLE_ENTRIES_MAX: Final = 0x800_0000
 ALL_ONES: Final = 1
 _IN_USE: Final = 1 << 0
 _RECORDING: Final = 1 << 1
+_FLAGS_KNOWN: Final = 0b111
+_TYPE_DIRTY: Final = 1
+_GRANULARITY_BITS: Final = range(9, 32)
 _ENTRY = struct.Struct(">QIIBBHI")
 
 
@@ -59,7 +62,12 @@ def _parsed(raw: bytes, directory: BitmapDirectory, header: Header, file_bytes: 
     for index in range(directory.bitmaps):
         if place + _ENTRY.size > len(raw):
             raise ImageError(f"bitmap_directory: it ends within entry {index} of {directory.bitmaps}")
-        offset, entries, flags, _, _, name_length, extra_length = _ENTRY.unpack_from(raw, place)
+        offset, entries, flags, kind, granularity_bits, name_length, extra_length = _ENTRY.unpack_from(raw, place)
+        if flags & ~_FLAGS_KNOWN or kind != _TYPE_DIRTY or granularity_bits not in _GRANULARITY_BITS:
+            raise ImageError(
+                f"bitmap_directory: entry {index} is of an unknown kind: flags {flags:#x}, type {kind},"
+                f" granularity_bits {granularity_bits}"
+            )
         name_at = place + _ENTRY.size + extra_length
         if name_at + name_length > len(raw):
             raise ImageError(f"bitmap_directory: it ends within entry {index} of {directory.bitmaps}")

@@ -54,11 +54,11 @@ def _extensions(raw: bytes, header: Header) -> Iterator[tuple[int, bytes]]:
         if place + _HEAD.size > len(raw):
             raise NeedMoreError(end)
         kind, length = _HEAD.unpack_from(raw, place)
-        if not kind:
-            return
         place += _HEAD.size
         if length > end - place:
             raise ImageError(f"header extension {kind:#010x}: {length} bytes do not fit in front of {end:#x}")
+        if not kind:
+            return
         if place + length > len(raw):
             raise NeedMoreError(end)
         yield kind, raw[place : place + length]
@@ -67,7 +67,7 @@ def _extensions(raw: bytes, header: Header) -> Iterator[tuple[int, bytes]]:
 
 def _bitmaps(data: bytes) -> BitmapDirectory:
     if len(data) != _BITMAPS_BODY.size:
-        raise ImageError(f"header extension 0x23852875 (bitmaps): {len(data)} bytes, expected {_BITMAPS_BODY.size}")
+        raise ImageError(f"header extension 0x23852875: {len(data)} bytes for bitmaps, expected {_BITMAPS_BODY.size}")
     count, _, length, offset = _BITMAPS_BODY.unpack(data)
     return BitmapDirectory(count, length, offset)
 

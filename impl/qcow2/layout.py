@@ -190,8 +190,8 @@ class Header(NamedTuple):
         )  # fmt: skip
 
     def _require_backing_name(self) -> None:
-        if not 1 <= self.backing_length <= BACKING_NAME_BYTES_MAX:
-            raise ImageError(f"backing_file_size: {self.backing_length}, expected 1 to {BACKING_NAME_BYTES_MAX}")
+        if self.backing_length > BACKING_NAME_BYTES_MAX:
+            raise ImageError(f"backing_file_size: {self.backing_length} is more than {BACKING_NAME_BYTES_MAX}")
         if self.backing_offset + self.backing_length > self.cluster_bytes:
             raise ImageError(f"backing_file_offset: {self.backing_offset:#x}, the name ends behind the first cluster")
 

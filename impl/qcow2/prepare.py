@@ -16,10 +16,15 @@ _IMAGES_KEPT: Final = 64  # of some tens of kilobytes each: making one takes a m
 def prepared_image(spec: DeviceSpec) -> MemoryFile:
     """Return a new file with the image that `spec` describes: its snapshots, taken in order, and its active content.
 
-    Ids and names go into the table as they are, also when they are longer than the API allows. Equal specs give
-    equal bytes.
+    Ids and names go into the table as they are, also when they are longer than the API allows; damage is done last.
+    Equal specs give equal bytes.
     """
-    return _image(replace(spec, name="", kind=Kind.DRIVER, read_only=False)).clone()
+    file = _image(replace(spec, name="", kind=Kind.DRIVER, read_only=False, damage=())).clone()
+    for damage in spec.damage:
+        file.pwrite(damage.offset, damage.data)
+        if damage.cut:
+            file.truncate(damage.offset + len(damage.data))
+    return file
 
 
 @lru_cache(maxsize=_IMAGES_KEPT)

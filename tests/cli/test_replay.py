@@ -134,7 +134,7 @@ def test_without_a_report_an_id_means_nothing(snapcheck: Snapcheck) -> None:
 
 
 def test_what_a_run_recorded_replays_for_real(snapcheck: Snapcheck, tmp_path: Path) -> None:
-    snapcheck("run", "--histories", 3, "--quiet")
+    snapcheck("run", "--phases", "stateful", "--histories", 3, "--quiet")
     records = jsonl.read(tmp_path / "snapcheck-report" / "history.jsonl").records
     assert records[-1].law is None
     done = snapcheck("replay", records[-1].id)

@@ -1,0 +1,358 @@
+"""Phase `images`: wrecked qcow2 images. Whatever is wrong with one, each call ends, in success or in a clear error.
+
+An image of one of eight kinds is wrecked field by field (fault_injection/image_damage.py), opened by the driver,
+checked and used: everything is read, written, snapshots are taken, gone back to and deleted. The model can not say what
+is right there, so two laws are judged: `no-crash` (no answer but those of the contract) and `no-hang` (a stated bound
+of I/O for one image, which bounds memory as well). The engine's own checker and repair are tried on each image too.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Final, NamedTuple
+
+from snapcheck.fault_injection.image_damage import draw_damage
+from snapcheck.fault_injection.image_kinds import KINDS
+from snapcheck.impl.blockfile import BlockError, BlockFile, MemoryFile
+from snapcheck.impl.checked import CheckedDriver, CrashError, in_words, open_checked
+from snapcheck.impl.checked import Failure as Refusal
+from snapcheck.impl.driver import OpenDriver, Out
+from snapcheck.impl.qcow2 import ImageError, repair
+from snapcheck.impl.qcow2.prepare import prepared_image
+from snapcheck.impl.targets import Target, find_target
+from snapcheck.model.facts import error
+from snapcheck.model.history import Abilities, History, Result, Step
+from snapcheck.model.law_names import Law
+from snapcheck.model.operations import (
+    Create,
+    Delete,
+    Discard,
+    Goto,
+    List,
+    Operation,
+    Resize,
+    VmstateRead,
+    VmstateWrite,
+    Write,
+    WriteZeroes,
+)
+from snapcheck.model.setup import Damage, DeviceSpec, Setup
+from snapcheck.model.snapshot import SnapshotInfo
+from snapcheck.stateful_tests.gather import SAME_KIND_MAX, TELL_SECONDS
+from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Unit
+from snapcheck.stateful_tests.watchdog import HangError, Watchdog, watchdog
+from snapcheck.stateful_tests.work import Control, Tick
+
+NAME: Final = "images"
+CALLS_MAX: Final = 20_000  # of I/O for one image
+BYTES_MAX: Final = 256 << 20  # that they read and write: what bounds memory too
+SCOPE: Final = f"random damage to qcow2 images of {len(KINDS)} kinds, {SHARDS} shards"
+LAWS: Final = (Law.NO_CRASH, Law.NO_HANG)
+READ_MAX: Final = 1 << 20  # of the content, at each end
+_BLOCK: Final = 512
+_NOT_QCOW2: Final = "images that were not tried: the driver does not open qcow2 images that are given"
+
+
+class Ended(NamedTuple):
+    """How a call ended: "done", "refused" (an errno, with what the driver said) or "crashed"."""
+
+    how: str
+    text: str = ""
+
+
+class Wrong(NamedTuple):
+    """What no driver may do: the law that it broke, the operation that stands for the call, and how it ended."""
+
+    law: Law
+    operation: Operation
+    text: str
+
+
+class Tried(NamedTuple):
+    """A wrecked image and how it ended: what was wrecked, how opening went, and the call that went wrong."""
+
+    words: tuple[str, ...]
+    opened: Ended
+    calls: int
+    wrong: Wrong | None
+
+
+class OverBudgetError(BaseException):
+    """The driver read or wrote more than any small image is worth. No driver that catches `Exception` swallows it."""
+
+
+class _Budgeted:
+    """A file that gives out so much I/O and no more."""
+
+    def __init__(self, file: MemoryFile) -> None:
+        self.file = file
+        self._calls, self._bytes = CALLS_MAX, BYTES_MAX
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    def _spend(self, length: int) -> None:
+        self._calls -= 1
+        self._bytes -= length
+        if self._calls < 0 or self._bytes < 0:
+            raise OverBudgetError
+
+    def size(self) -> int:
+        return self.file.size()
+
+    def pread(self, offset: int, length: int, *, region: str = "") -> bytes:
+        self._spend(length)
+        return self.file.pread(offset, length, region=region)
+
+    def pwrite(self, offset: int, data: bytes, *, region: str = "") -> None:
+        self._spend(len(data))
+        self.file.pwrite(offset, data, region=region)
+
+    def discard(self, offset: int, length: int, *, region: str = "") -> None:
+        self._spend(0)
+        self.file.discard(offset, length, region=region)
+
+    def flush(self) -> None:
+        self._spend(0)
+
+    def truncate(self, size: int) -> None:
+        self._spend(0)
+        self.file.truncate(size)
+
+    def clone(self) -> MemoryFile:
+        return self.file.clone()
+
+    def close(self) -> None:
+        pass
+
+
+# --- the phase ------------------------------------------------------------------------------------
+def run(unit: Unit, control: Control) -> Answer:
+    """Try the images of one unit. Raises `TargetError` for a driver that can not be started.
+
+    On KeyboardInterrupt it ends with what it has.
+    """
+    answer, target = Answer(unit), find_target(unit.driver)
+    answer.abilities = target.abilities
+    if target.open_driver is None or target.format != "qcow2":
+        answer.counts[_NOT_QCOW2] += 1
+        return answer
+    with watchdog() as dog:
+        images = _Images(answer, control, target, dog)
+        try:
+            images.run()
+        except KeyboardInterrupt:
+            answer.interrupted = True
+    answer.seconds = images.seconds
+    return answer
+
+
+class _Images:
+    """The images of one unit, one after the other, and what came of them."""
+
+    def __init__(self, answer: Answer, control: Control, target: Target, dog: Watchdog) -> None:
+        self._answer = answer
+        self._control = control
+        self._target = target
+        self._dog = dog
+        self._begun = self._told = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._begun
+
+    def run(self) -> None:
+        unit, answer = self._answer.unit, self._answer
+        while unit.histories is None or answer.histories < unit.histories:
+            if self._control.stop_asked() or (unit.seconds is not None and self.seconds > unit.seconds):
+                answer.out_of_time = True
+                return
+            image = draw_image(unit, answer.histories)
+            self._add(image, try_image(self._target, image, dog=self._dog))
+
+    def _add(self, image: "WreckedImage", tried: Tried) -> None:
+        answer, counts = self._answer, self._answer.counts
+        answer.histories += 1
+        answer.steps += tried.calls
+        counts[f"opened: {tried.opened.how}"] += 1
+        counts[f"kind: {image.kind}"] += 1
+        for word in dict.fromkeys(image.words):
+            counts[f"field: {word}"] += 1
+        for law in LAWS:
+            answer.laws[law][0] += 1
+        answer.digests.append(f"{tried.opened.how}/{tried.calls}")
+        if tried.wrong is not None:
+            self._keep(image, tried.wrong)
+        if time.monotonic() - self._told > TELL_SECONDS:
+            self._told = time.monotonic()
+            self._control.tell(Tick(answer.unit.shard, answer.histories, answer.steps, counts["violations"]))
+
+    def _keep(self, image: "WreckedImage", wrong: Wrong) -> None:
+        answer = self._answer
+        answer.laws[wrong.law][1] += 1
+        answer.counts["violations"] += 1
+        failure = failure_of(image.file, image.words, wrong, answer.abilities or Abilities(), seconds=self.seconds)
+        if sum(each.kind == failure.kind for each in answer.failures) < SAME_KIND_MAX:
+            answer.failures.append(failure)
+
+
+def failure_of(
+    file: MemoryFile, words: tuple[str, ...], wrong: Wrong, abilities: Abilities, *, seconds: float
+) -> Failure:
+    """Return what went wrong with an image as a history: the image with its damage, and the call by itself."""
+    summary = f"an image with a wrecked {' and '.join(words)}: {wrong.text}"
+    evidence = error(wrong.law, "d0", summary, "success, or a BlockError that names the field", wrong.text)
+    step = Step(wrong.operation, result=Result(crash=wrong.text))
+    return Failure(NAME, (evidence,), History(Setup((spec_of(file),)), [step], abilities=abilities), seconds)
+
+
+class WreckedImage(NamedTuple):
+    """An image to be tried: what kind it was, which fields were wrecked, and the file."""
+
+    kind: str
+    words: tuple[str, ...]
+    file: MemoryFile
+
+
+def draw_image(unit: Unit, number: int) -> WreckedImage:
+    """Return image `number` of a unit: the same one for the same seed and shard."""
+    return wrecked_image(Random(f"{unit.seed}/{unit.shard}/{number}"))  # noqa: S311  # chance for tests, no secret
+
+
+def wrecked_image(rng: Random) -> WreckedImage:
+    """Draw a kind of image, and wreck one of that kind."""
+    kind = rng.choice(tuple(KINDS))
+    damaged = draw_damage(rng, kind)
+    return WreckedImage(kind, damaged.words, damaged.file)
+
+
+def spec_of(file: MemoryFile) -> DeviceSpec:
+    """Return a device whose image is `file`: what is prepared there differs in the blocks that are its damage."""
+    spec = DeviceSpec("d0", sectors=96, cluster_bytes=512)
+    base = prepared_image(spec)
+    size = file.size()
+    damage = [
+        Damage(offset, file.pread(offset, min(_BLOCK, size - offset)))
+        for offset in range(0, size, _BLOCK)
+        if file.pread(offset, _BLOCK) != base.pread(offset, _BLOCK) or offset >= base.size()
+    ]
+    return DeviceSpec("d0", sectors=96, cluster_bytes=512, damage=(*damage, Damage(size, b"", cut=True)))
+
+
+# --- one image ------------------------------------------------------------------------------------
+Call = Callable[[CheckedDriver], object]
+
+
+def _calls(driver: CheckedDriver) -> Iterator[tuple[Operation, Call]]:
+    """Yield what is tried, as far as the driver can do it, with the operation that stands for it in a history."""
+    able = driver.capabilities
+    yield List("d0"), _read_everything
+    if able.check:
+        yield List("d0"), lambda it: it.check()
+    if able.vmstate:
+        yield VmstateRead("d0", 0, 700), lambda it: it.vmstate_read(0, 700)
+    yield Write("d0", 1, 8, 3), lambda it: it.write(512, b"w" * 4096)
+    yield WriteZeroes("d0", 4, 16), lambda it: it.write_zeroes(2048, 8192)
+    if able.snapshots:
+        yield Create("d0", "c"), lambda it: it.snapshot_create(Out(SnapshotInfo(name="c")))
+    if able.goto:
+        yield Goto("d0", "a"), lambda it: it.snapshot_goto("a")
+    if able.vmstate:
+        yield VmstateWrite("d0", 0, 900, 5), lambda it: it.vmstate_write(0, b"v" * 900)
+    if able.discard:
+        yield Discard("d0", 2, 16), lambda it: it.discard(1024, 8192)
+    if able.snapshots:
+        yield Delete("d0", None, "b"), lambda it: it.snapshot_delete(None, "b")
+        yield Delete("d0", None, "c"), lambda it: it.snapshot_delete(None, "c")
+    if able.resize:
+        yield Resize("d0", 40), lambda it: it.resize(40 * 512)
+        yield Resize("d0", 200), lambda it: it.resize(200 * 512)
+    if able.check:
+        yield List("d0"), lambda it: it.check()
+
+
+def _read_everything(driver: CheckedDriver) -> None:
+    """Read both ends of the content, and list the snapshots."""
+    size = driver.size()
+    if isinstance(size, int):
+        driver.read(0, min(size, READ_MAX))
+        driver.read(max(size - READ_MAX, 0), min(size, READ_MAX))
+    if driver.capabilities.snapshots:
+        driver.snapshot_list()
+
+
+def try_image(target: Target, image: WreckedImage, *, dog: Watchdog | None = None) -> Tried:
+    """Open the image with the driver, check and use it, and tell how that ended."""
+    assert target.open_driver is not None, "only drivers for one device open images that are given"
+    attempt = _Attempt(dog)
+    opened = _used(attempt, target.open_driver, _Budgeted(image.file.clone()))
+    if attempt.wrong is None and target.name == "qcow2":
+        attempt.end(List("d0"), lambda: _repaired(_Budgeted(image.file.clone())))
+    return Tried(image.words, opened, attempt.calls, attempt.wrong)
+
+
+def _used(attempt: "_Attempt", open_driver: OpenDriver, disk: BlockFile) -> Ended:
+    opened: list[CheckedDriver] = []
+
+    def open_it() -> Refusal | None:
+        driver = open_checked(open_driver, disk, read_only=False)
+        if isinstance(driver, Refusal):
+            driver = open_checked(open_driver, disk, read_only=True)
+        if isinstance(driver, Refusal):
+            return driver
+        opened.append(driver)
+        return None
+
+    ended = attempt.end(List("d0"), open_it)
+    for driver in opened:
+        for operation, call in _calls(driver):
+            if attempt.wrong is None:
+                attempt.end(operation, lambda call=call, driver=driver: call(driver))  # type: ignore[misc]  # bound now
+        if attempt.wrong is None:
+            attempt.end(List("d0"), driver.close)
+    return ended
+
+
+def _repaired(disk: BlockFile) -> None:
+    """Let the engine's checker and repair loose on the image; they refuse with an `ImageError`, and raise no other."""
+    try:
+        repair(disk)
+    except (ImageError, BlockError):
+        return
+    except Exception as caught:
+        raise CrashError(f"repair raised {in_words(caught)}") from caught
+
+
+class _Attempt:
+    """Calls to a driver, until one goes wrong."""
+
+    def __init__(self, dog: Watchdog | None) -> None:
+        self._dog = dog
+        self.calls = 0
+        self.wrong: Wrong | None = None
+
+    def end(self, operation: Operation, call: Callable[[], object]) -> Ended:
+        """Make a call and tell how it ended."""
+        self.calls += 1
+        if self._dog is not None:
+            self._dog.begin()
+        try:
+            answer = call()
+        except CrashError as crash:
+            return self._went_wrong(Law.NO_CRASH, operation, str(crash))
+        except (MemoryError, RecursionError) as caught:
+            return self._went_wrong(Law.NO_CRASH, operation, type(caught).__name__)
+        except OverBudgetError:
+            text = f"more than {CALLS_MAX} I/Os or {BYTES_MAX >> 20} MiB for one small image"
+            return self._went_wrong(Law.NO_HANG, operation, text)
+        except HangError:
+            return self._went_wrong(Law.NO_HANG, operation, "the call did not end")
+        finally:
+            if self._dog is not None:
+                self._dog.end()
+        return Ended("refused", answer.message) if isinstance(answer, Refusal) else Ended("done")
+
+    def _went_wrong(self, law: Law, operation: Operation, text: str) -> Ended:
+        self.wrong = Wrong(law, operation, text)
+        return Ended("crashed", text)
