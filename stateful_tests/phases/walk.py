@@ -18,7 +18,7 @@ from snapcheck.impl.targets import find_target
 from snapcheck.model.device import World
 from snapcheck.model.faults import CallFault, Fault, family
 from snapcheck.model.history import Step
-from snapcheck.model.operations import KINDS, OPERATIONS, AllDelete, Delete, DelVm, Operation
+from snapcheck.model.operations import KINDS, OPERATIONS, AllDelete, Delete, DelVm, Operation, Reopen
 from snapcheck.stateful_tests.chooser import RandomChooser
 from snapcheck.stateful_tests.compare import fault_kind
 from snapcheck.stateful_tests.coverage import state_class
@@ -146,6 +146,8 @@ class _Walk:
             return
         with session:
             found = self._go(session, chooser, swarm)
+            if found:
+                self._reopen(session)
             self._gatherer.heard(session, session.finish())
             self._gatherer.answer.counts["steps that showed something new"] += found
             self._gatherer.ended(session, case=str(number))
@@ -177,6 +179,14 @@ class _Walk:
             return False
         self._seen.add(seen)
         return True
+
+    def _reopen(self, session: Session) -> None:
+        """Open all devices again, so that a replay, which takes up nothing, gets to where the next history starts."""
+        if self._able is not None and KINDS[Reopen] not in self._able:
+            return
+        for name, device in session.world.devices.items():
+            if device.present and device.image is not None and not session.over:
+                self._gatherer.heard(session, session.step(Reopen(name)))
 
     def _keep(self, session: Session) -> None:
         """Keep the end of a history to go on from, in the place of the one kept longest when there are enough."""
