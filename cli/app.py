@@ -116,20 +116,19 @@ def run(
     known: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Known, accepted divergences.")] = None,
     corpus: Annotated[Path | None, typer.Option(metavar="DIR", help="Failures to replay first, and to keep.")] = None,
     out: Out = REPORT_FOLDER,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The verdict and what is wrong, no more.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar, no lines in between.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", hidden=True)] = False,
     findings: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> int:
     """Verify a driver: all phases, one report."""
-    for name, given in (("--resume", resume), ("--findings", findings)):
-        if given:
-            raise CallError(f"{name} is not built yet; leave it out")
+    if findings:
+        raise CallError("--findings is not built yet; leave it out")
     from snapcheck.cli.run import RunCall, run_command
 
     call = RunCall(
         driver=driver, phases=phases, profile=profile, seconds=seconds, histories=histories, devices=devices,
-        seed=seed, jobs=jobs, semantics=semantics, known=known, corpus=corpus, out=out, quiet=quiet,
+        seed=seed, jobs=jobs, semantics=semantics, known=known, corpus=corpus, resume=resume, out=out, quiet=quiet,
         progress=not (quiet or no_progress),
     )  # fmt: skip
     return run_command(call)

@@ -6,11 +6,12 @@ import signal
 import sys
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from snapcheck.cli import resume
 from snapcheck.cli.errors import UNKNOWN, CallError
 from snapcheck.cli.progress import RunListener, listener_for
 from snapcheck.cli.summary import tell
@@ -44,6 +45,7 @@ class RunCall:
     semantics: Semantics
     known: Path | None
     corpus: Path | None
+    resume: bool
     out: Path
     quiet: bool
     progress: bool
@@ -53,7 +55,7 @@ def run_command(call: RunCall) -> int:
     """Verify the driver, write the report, say how it went, and return the exit status."""
     options = options_of(call)
     target = target_of(call.driver)
-    _begin(call)
+    options = replace(options, journals=_begin(call, options))
     try:
         with _listening(call) as listener, terminable():
             finished = run_driver(target, options, listener)
@@ -61,6 +63,8 @@ def run_command(call: RunCall) -> int:
         _write(call, Finished(_nothing_known(call, f"snapcheck itself failed: {type(error).__name__}: {error}"), ()))
         raise
     _write(call, finished)
+    if finished.whole:
+        resume.forget(call.out)
     _require_a_start(finished.result)
     tell(finished.result, call.out, quiet=call.quiet)
     return EXIT_STATUS[finished.result.verdict]
@@ -152,11 +156,19 @@ def _corpus_of(path: Path | None) -> Corpus | None:
 
 
 # --- the report -----------------------------------------------------------------------------------
-def _begin(call: RunCall) -> None:
+def _begin(call: RunCall, options: RunOptions) -> Path:
+    """Make the folder of the report ready, and return the one for the journals."""
+    same = {
+        "version": version("snapcheck"), "driver": call.driver, "semantics": options.semantics.value,
+        "seed": options.seed, "devices": options.devices, "profile": options.profile.value,
+        "phases": list(options.phases), "histories": options.histories,
+    }  # fmt: skip
     try:
+        journals = resume.begin(call.out, same, resume=call.resume)
         report_folder.begin(call.out, _nothing_known(call, "the run did not come to its end"))
     except OSError as error:
         raise _unwritable(call.out, error) from None
+    return journals
 
 
 def _write(call: RunCall, finished: Finished) -> None:

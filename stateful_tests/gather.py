@@ -1,13 +1,19 @@
 """What a phase keeps of the histories that it made: counts of everything, events of violations and of a sample."""
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from snapcheck.model.facts import Evidence
 from snapcheck.model.history import History
-from snapcheck.model.law_names import Severity
+from snapcheck.model.law_names import Law, Severity
+from snapcheck.reports.reproducer import questions
 from snapcheck.stateful_tests.digest import digest
+from snapcheck.stateful_tests.journal import Entry, Journal
 from snapcheck.stateful_tests.session import Session
 from snapcheck.stateful_tests.units import Answer, Failure, Unit
 from snapcheck.stateful_tests.work import Control, Tick
@@ -20,12 +26,26 @@ SAME_KIND_MAX: Final = 3  # failures kept of one kind; the shortest of them is w
 class Gatherer:
     """Adds up what the histories of one unit showed."""
 
-    def __init__(self, unit: Unit, control: Control) -> None:
+    def __init__(self, unit: Unit, control: Control, journal: Journal | None = None) -> None:
         self.answer = Answer(unit)
         self._control = control
+        self._journal = journal
         self._told = 0.0
         self._begun = time.monotonic()
         self._kinds: dict[tuple[str, str, str], int] = {}
+        self._counted: Counter[str] = Counter()  # what the journal has of the answer's counts
+        self._failures = 0  # and of its failures
+        for entry in self.before.values():
+            self._restore(entry)
+
+    @property
+    def before(self) -> Mapping[str, Entry]:
+        """The histories that an earlier run of this unit has done, by what the phase knows them by."""
+        return {} if self._journal is None else self._journal.entries
+
+    def next_number(self) -> int:
+        """Return the first number that no earlier history was known by, where numbers count up."""
+        return max((int(case.partition(".")[0]) + 1 for case in self.before), default=0)
 
     @property
     def seconds(self) -> float:
@@ -52,8 +72,8 @@ class Gatherer:
             if seen <= SAME_KIND_MAX:
                 self.answer.failures.append(failure)
 
-    def ended(self, session: Session) -> None:
-        """Count a whole history."""
+    def ended(self, session: Session, *, case: str, note: tuple[str, ...] = ()) -> None:
+        """Count a whole history, which the phase knows by `case`; `note` is for the phase itself, should it go on."""
         answer, judge = self.answer, session.judge
         answer.histories += 1
         answer.steps += len(session.history.steps) - session.taken_over
@@ -66,10 +86,42 @@ class Gatherer:
             answer.counts["devices not predicted to the end"] += len(judge.lost)
         if len(answer.sample) < SAMPLE and len(session.history.steps) > 1 and not session.over:
             answer.sample.append(session.history)
+        if self._journal is not None:
+            self._journal.append(self._entry(session, case, note))
         now = self.seconds
         if now - self._told > TELL_SECONDS:
             self._told = now
             self.tell()
+
+    def _entry(self, session: Session, case: str, note: tuple[str, ...]) -> Entry:
+        """Return what has come to the answer since the last entry."""
+        answer, judge = self.answer, session.judge
+        counts = answer.counts - self._counted
+        # What was answered is worked out again when it is shrunk, and would make the journal ten times as long.
+        failures = tuple(replace(each, history=questions(each.history)) for each in answer.failures[self._failures :])
+        self._counted, self._failures = answer.counts.copy(), len(answer.failures)
+        return Entry(
+            answer.digests[-1], len(session.history.steps) - session.taken_over, round(self.seconds, 3), case, note,
+            {law.value: count for law, (count, _) in judge.counts.items() if count},
+            {law.value: count for law, (_, count) in judge.counts.items() if count},
+            dict(judge.cells), dict(counts), failures,
+        )  # fmt: skip
+
+    def _restore(self, entry: Entry) -> None:
+        answer = self.answer
+        answer.histories += 1
+        answer.steps += entry.steps
+        answer.digests.append(entry.digest)
+        for law in Law:
+            answer.laws[law][0] += entry.checked.get(law.value, 0)
+            answer.laws[law][1] += entry.violated.get(law.value, 0)
+        answer.cells.update(entry.cells)
+        answer.counts.update(entry.counts)
+        answer.failures += entry.failures
+        for failure in entry.failures:
+            self._kinds[failure.kind] = self._kinds.get(failure.kind, 0) + 1
+        self._counted, self._failures = answer.counts.copy(), len(answer.failures)
+        self._begun = min(self._begun, time.monotonic() - entry.seconds)
 
     def tell(self) -> None:
         """Say how far the unit is."""
@@ -79,3 +131,16 @@ class Gatherer:
     def skipped(self) -> None:
         """Count a setup that the system can not build."""
         self.answer.counts["setups skipped"] += 1
+
+
+@contextmanager
+def gathering(unit: Unit, control: Control) -> Generator[Gatherer]:
+    """Lend a gatherer for a unit, with its journal if it has one; the answer knows then how long it took."""
+    if unit.journal is None:
+        gatherer = Gatherer(unit, control)
+        yield gatherer
+    else:
+        with Journal(Path(unit.journal)) as journal:
+            gatherer = Gatherer(unit, control, journal)
+            yield gatherer
+    gatherer.answer.seconds = gatherer.seconds

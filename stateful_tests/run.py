@@ -42,7 +42,7 @@ RUNNERS: Final[Mapping[str, Run]] = {
 }  # fmt: skip
 PHASES: Final = tuple(RUNNERS)
 _WEIGHTS: Final = {images.NAME: 2, sweep.NAME: 6, walk.NAME: 2, stateful.NAME: 2}  # how time and histories are shared
-SHRINK_SECONDS: Final = 10.0  # for one violation
+SHRINK_SECONDS: Final = {Severity.ERROR: 10.0, Severity.WARNING: 1.0}  # for one violation
 SHRINK_SECONDS_IN_ALL: Final = 60.0
 VIOLATIONS_MAX: Final = 25  # different ones that are shrunk and shown; all are counted by their laws
 SAMPLE_MAX: Final = 4
@@ -57,6 +57,7 @@ class RunOptions:
     """What to run. `seconds` is the budget of all phases together, and so is `histories`, which no time limits then.
 
     The phases share `histories` exactly; only a phase that has no more of them does fewer, and that is when all do.
+    In the folder `journals` each history is noted as it ends; those that are noted there already are not done again.
     """
 
     phases: tuple[str, ...] = PHASES
@@ -69,6 +70,7 @@ class RunOptions:
     jobs: int = 1
     known: tuple[Accepted, ...] = ()
     corpus: Corpus | None = None
+    journals: Path | None = None
 
 
 class Progress(NamedTuple):
@@ -103,10 +105,11 @@ class Silent:
 
 
 class Finished(NamedTuple):
-    """A run's result, and a sample of passing histories with all their events."""
+    """A run's result, and a sample of passing histories with all their events. `whole`: nothing broke it off."""
 
     result: RunResult
     sample: tuple[History, ...]
+    whole: bool = True
 
 
 @dataclass(slots=True)
@@ -125,6 +128,7 @@ class _Run:
     sample: list[History] = field(default_factory=list[History])
     abilities: Abilities | None = None
     notes: list[str] = field(default_factory=list[str])
+    whole: bool = False
 
     @property
     def seconds(self) -> float:
@@ -144,6 +148,7 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
         with crew(options.jobs) as workers:
             for at, name in enumerate(options.phases):
                 _run_phase(run, name, _share_of(options.phases[at:]), workers)
+        run.whole = True
     except TargetError as error:
         run.notes.append(f"the driver could not be started: {error}")
     except KeyboardInterrupt:
@@ -154,7 +159,7 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
     result = _result(run)
     if options.corpus is not None:
         result = _extend_corpus(options.corpus, result)
-    return Finished(result, tuple(run.sample[:SAMPLE_MAX]))
+    return Finished(result, tuple(run.sample[:SAMPLE_MAX]), run.whole)
 
 
 def _where(error: Exception) -> str:
@@ -218,6 +223,7 @@ def _units(target: Target, options: RunOptions, name: str, histories: int | None
         yield Unit(
             driver=target.name, phase=name, semantics=options.semantics, devices=options.devices, seed=options.seed,
             shard=shard, histories=dealt, seconds=None, profile=options.profile,
+            journal=None if options.journals is None else str(options.journals / f"{name}-{shard}.jsonl"),
         )  # fmt: skip
 
 
@@ -238,12 +244,15 @@ def _add(run: _Run, answer: Answer) -> None:
     run.failures += answer.failures
     run.sample += answer.sample
     run.abilities = run.abilities or answer.abilities
+    if run.abilities is None and answer.histories:  # all of them were done by an earlier run
+        run.abilities = run.target.abilities
 
 
 def _phase_report(name: str, answers: Sequence[Answer], seconds: float, options: RunOptions) -> PhaseReport:
     counts: Counter[str] = Counter()
     for answer in answers:
         counts.update(answer.counts)
+    counts["coverage cells reached"] = len({cell for answer in answers for cell in answer.cells})
     whole = len(answers) == SHARDS and not any(answer.interrupted for answer in answers)
     length = min((answer.length for answer in answers), default=0)
     complete = whole and (name != sweep.NAME or length > 0)
@@ -324,7 +333,9 @@ def _shrink_all(run: _Run) -> None:
             run.notes.append(f"{len(ordered) - done} more kinds of violations are counted and not shown")
             return
         if not _is_told(run, *failure.kind):
-            seconds = min(SHRINK_SECONDS, (deadline - time.monotonic()) / (len(ordered) - done))
+            seconds = min(
+                SHRINK_SECONDS[failure.evidence[0].severity], (deadline - time.monotonic()) / (len(ordered) - done)
+            )
             shrunk = Shrunk(failure.history, failure.evidence, Care.USUAL, finished=False)
             try:
                 shrunk = shrunk if hurried else shrink(run.target, failure.history, failure.evidence, seconds=seconds)
@@ -397,8 +408,18 @@ def _result(run: _Run) -> RunResult:
         version=snapcheck_version(), verdict=_verdict(run), driver=run.target.name, semantics=options.semantics.value,
         seed=options.seed, devices=options.devices, seconds=round(run.seconds, 3), phases=tuple(run.phases), laws=laws,
         coverage=coverage(run.cells, devices=options.devices, kinds=abilities.operations),
-        violations=tuple(run.violations), notes=tuple(run.notes),
+        violations=_grouped(run.violations), notes=tuple(run.notes),
     )  # fmt: skip
+
+
+def _grouped(violations: Sequence[ViolationReport]) -> tuple[ViolationReport, ...]:
+    """Return the violations of one law side by side, as they mostly have one cause; errors and the shortest first."""
+    groups: dict[tuple[Severity, Law], list[ViolationReport]] = {}
+    for each in sorted(
+        violations, key=lambda each: (each.severity is not Severity.ERROR, each.operations, each.faults)
+    ):
+        groups.setdefault((each.severity, each.law), []).append(each)
+    return tuple(each for group in groups.values() for each in group)
 
 
 def _verdict(run: _Run) -> Verdict:

@@ -32,6 +32,7 @@ class Unit:
     histories    how many at most, exactly so many when time allows; None: as many as `seconds` allow
     seconds      wall-clock that it may take; None: no limit
     profile      how far to look, for the phases that distinguish
+    journal      the file in which each history is noted as it ends; what is in it already is not done again
     """
 
     driver: str
@@ -43,6 +44,7 @@ class Unit:
     histories: int | None
     seconds: float | None
     profile: Profile = Profile.DEFAULT
+    journal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

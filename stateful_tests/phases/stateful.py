@@ -11,7 +11,7 @@ from hypothesis import Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from snapcheck.impl.targets import find_target
 from snapcheck.model.facts import Evidence
-from snapcheck.stateful_tests.gather import Gatherer
+from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.machine import NO_HEALTH_CHECKS, SnapshotMachine
 from snapcheck.stateful_tests.session import Care, Session
 from snapcheck.stateful_tests.units import Answer, Unit
@@ -38,6 +38,7 @@ class _Recording(SnapshotMachine):
     dog: ClassVar[Watchdog]
     deadline: ClassVar[float | None]
     enough: ClassVar[int]
+    batch: ClassVar[int]
     control: ClassVar[Control]
 
     def watch(self) -> Watchdog | None:
@@ -47,7 +48,7 @@ class _Recording(SnapshotMachine):
         self.gatherer.heard(session, evidence)
 
     def ended(self, session: Session) -> None:
-        self.gatherer.ended(session)
+        self.gatherer.ended(session, case=f"{self.batch}.{self.gatherer.answer.histories}")
 
     def skipped(self) -> None:
         self.gatherer.skipped()
@@ -68,17 +69,16 @@ def run(unit: Unit, control: Control, *, care: Care = Care.USUAL) -> Answer:
 
     On KeyboardInterrupt it ends with what it has.
     """
-    gatherer = Gatherer(unit, control)
-    answer = gatherer.answer
-    deadline = None if unit.seconds is None else time.monotonic() + unit.seconds
-    batch = 0
-    with watchdog() as dog:
+    with gathering(unit, control) as gatherer, watchdog() as dog:
+        answer = gatherer.answer
+        deadline = None if unit.seconds is None else time.monotonic() + unit.seconds - gatherer.seconds
+        batch = gatherer.next_number()  # what was left of a batch that an earlier run began is left out
         while not (answer.out_of_time or answer.interrupted) and (
             unit.histories is None or answer.histories < unit.histories
         ):
             wanted = answer.histories + BATCH
             machine = _machine(unit, gatherer, dog, care)
-            machine.deadline, machine.control = deadline, control
+            machine.deadline, machine.control, machine.batch = deadline, control, batch
             machine.enough = wanted if unit.histories is None else min(wanted, unit.histories)
             try:
                 _run_batch(machine, f"{unit.seed}/{unit.shard}/{batch}")
@@ -89,7 +89,6 @@ def run(unit: Unit, control: Control, *, care: Care = Care.USUAL) -> Answer:
             except KeyboardInterrupt:
                 answer.interrupted = True
             batch += 1
-    answer.seconds = gatherer.seconds
     return answer
 
 

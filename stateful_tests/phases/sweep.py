@@ -20,7 +20,6 @@ from snapcheck.impl.targets import find_target
 from snapcheck.model.device import Outcome, World
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import Fault
-from snapcheck.model.history import Step
 from snapcheck.model.law_names import Severity
 from snapcheck.model.operations import Operation, SubmitWrite
 from snapcheck.model.setup import Setup
@@ -28,7 +27,7 @@ from snapcheck.model.step import step as allowed_by_model
 from snapcheck.stateful_tests.digest import digest_of
 from snapcheck.stateful_tests.draw_faults import targets_of
 from snapcheck.stateful_tests.fault_places import AT_MAX, Blow, Place, faults_at, places_of
-from snapcheck.stateful_tests.gather import Gatherer
+from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.session import Checkpoint, Session
 from snapcheck.stateful_tests.small_operations import small_operations
 from snapcheck.stateful_tests.starting_points import starting_points
@@ -70,8 +69,7 @@ def run(unit: Unit, control: Control) -> Answer:
 
     Raises `TargetError` for a driver that can not be started. On KeyboardInterrupt it ends with what it has.
     """
-    gatherer = Gatherer(unit, control)
-    with watchdog() as dog:
+    with gathering(unit, control) as gatherer, watchdog() as dog:
         sweep = _Sweep(unit, gatherer, dog)
         try:
             sweep.run()
@@ -79,7 +77,7 @@ def run(unit: Unit, control: Control) -> Answer:
             gatherer.answer.out_of_time = True
         except KeyboardInterrupt:
             gatherer.answer.interrupted = True
-    gatherer.answer.seconds = gatherer.seconds
+        gatherer.answer.counts.update(sweep.counts)
     return gatherer.answer
 
 
@@ -106,11 +104,33 @@ class _State(NamedTuple):
         return self.way._replace(operations=(*self.way.operations, operation))
 
 
+class _Shown(NamedTuple):
+    """What a case showed: whether its fault was met, whether it broke a law, and where it could be struck."""
+
+    met: bool = False
+    broken: bool = False
+    places: tuple[Place, ...] = ()
+
+    @property
+    def note(self) -> tuple[str, ...]:
+        """The same, for a journal."""
+        flags = "met" * self.met + " broken" * self.broken
+        return (flags, *(f"{place.device} {place.word} {place.times or 0}" for place in self.places))
+
+    @staticmethod
+    def remembered(note: tuple[str, ...]) -> "_Shown":
+        """Return what a journal has kept."""
+        flags, *lines = note
+        parts = (line.split(" ") for line in lines)
+        places = tuple(Place(device, word, int(times) or None) for device, word, times in parts)
+        return _Shown("met" in flags, "broken" in flags, places)
+
+
 class _Sweep:
     def __init__(self, unit: Unit, gatherer: Gatherer, dog: Watchdog) -> None:
         self._unit = unit
         self._gatherer = gatherer
-        self._counts = gatherer.answer.counts
+        self.counts: Counter[str] = Counter()  # of what is worked out anew when a run goes on
         self._dog = dog
         self._target = find_target(unit.driver)
         self._abilities = self._target.abilities
@@ -120,7 +140,7 @@ class _Sweep:
         """Run all cases of this shard, or raise `_Stopped`."""
         for length in range(1, self._reach.length + 1):
             for state, operations in self._work(length):
-                self._counts[f"states, length {length}"] += 1
+                self.counts[f"states, length {length}"] += 1
                 alike = _like_an_earlier_one(state.world, self._operations(state))
                 for operation in operations:
                     self._try(state, operation, with_faults=operation not in alike)
@@ -130,7 +150,7 @@ class _Sweep:
     def _work(self, length: int) -> Iterator[tuple[_State, tuple[Operation, ...]]]:
         """Yield the states after `length` - 1 operations, and which operations are to be tried there by this shard."""
         if length > 1:
-            for state in self._states(length - 1, set(), self._counts):
+            for state in self._states(length - 1, set(), self.counts):
                 yield state, self._operations(state)
             return
         dealt = count()
@@ -156,7 +176,7 @@ class _Sweep:
             prepared=self._target.format == "qcow2",
         )  # fmt: skip
         for point in points[: self._reach.points]:
-            state = self._reached(_Way(point.setup, point.before), seen, self._counts)
+            state = self._reached(_Way(point.setup, point.before), seen, self.counts)
             if state is not None:
                 yield state
 
@@ -202,14 +222,14 @@ class _Sweep:
     # --- cases ------------------------------------------------------------------------------------
     def _try(self, state: _State, operation: Operation, *, with_faults: bool) -> None:
         """Run the case without a fault, and one for each fault at each place that it shows."""
-        trial, broken = self._case(state, operation, ())
+        trial = self._case(state, operation, ())
         if not with_faults:
-            self._counts["operations like another one, tried without faults"] += 1
-        if broken:
-            self._counts["operations that break a law without a fault"] += 1
-        if trial is None or broken or not with_faults:
+            self.counts["operations like another one, tried without faults"] += 1
+        if trial.broken:
+            self.counts["operations that break a law without a fault"] += 1
+        if trial.broken or not with_faults:
             return
-        for place in places_of(trial, self._abilities, targets_of(state.world, operation)):
+        for place in trial.places:
             for at in range(1, (place.times or AT_MAX) + 1):
                 if not self._strike(state, operation, place, at):
                     break
@@ -218,26 +238,32 @@ class _Sweep:
         """Run the cases of one place; return whether there was anything to strike."""
         met = False
         for fault in faults_at(place, at, self._reach.blows):
-            step, _ = self._case(state, operation, (fault,))
-            met = met or (step is not None and bool(step.met))
+            met = self._case(state, operation, (fault,)).met or met
             if not met:
-                self._counts["faults that struck nothing"] += 1
+                self.counts["faults that struck nothing"] += 1
                 break
         return met
 
-    def _case(self, state: _State, operation: Operation, faults: tuple[Fault, ...]) -> tuple[Step | None, bool]:
-        """Run one case; return its step, and whether it broke a law."""
+    def _case(self, state: _State, operation: Operation, faults: tuple[Fault, ...]) -> _Shown:
+        """Run one case, unless an earlier run has; return what it showed."""
+        name = digest_of(repr((state.way.setup, state.way.operations, operation, faults)))
+        known = self._gatherer.before.get(name)
+        if known is not None:
+            return _Shown.remembered(known.note)
         self._require_time()
         session = self._open(state.way)
         if session is None or session.over:
-            return None, False
+            return _Shown()
         with session:
             found = session.step(operation, faults)
             step = session.history.steps[-1]
+            broken = any(each.severity is Severity.ERROR for each in found)
+            places = () if faults else places_of(step, self._abilities, targets_of(state.world, operation))
+            shown = _Shown(bool(step.met), broken, places)
             self._gatherer.heard(session, found)
             self._gatherer.heard(session, session.follow_up())
-            self._gatherer.ended(session)
-            return step, any(each.severity is Severity.ERROR for each in found)
+            self._gatherer.ended(session, case=name, note=shown.note)
+            return shown
 
     def _require_time(self) -> None:
         if self._gatherer.must_stop():

@@ -25,7 +25,7 @@ from snapcheck.stateful_tests.coverage import state_class
 from snapcheck.stateful_tests.draw_faults import draw_faults
 from snapcheck.stateful_tests.draw_operations import draw_operation
 from snapcheck.stateful_tests.draw_setups import draw_setup
-from snapcheck.stateful_tests.gather import Gatherer
+from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.goals import Goals
 from snapcheck.stateful_tests.session import Care, Checkpoint, Session
 from snapcheck.stateful_tests.units import Answer, Unit
@@ -49,17 +49,15 @@ def run(unit: Unit, control: Control, *, care: Care | None = None) -> Answer:
 
     On KeyboardInterrupt it ends with what it has.
     """
-    gatherer = Gatherer(unit, control)
-    with watchdog() as dog:
+    with gathering(unit, control) as gatherer, watchdog() as dog:
         walk = _Walk(unit, gatherer, dog, care)
         try:
-            for number in count():
+            for number in count(gatherer.next_number()):
                 if gatherer.must_stop():
                     break
                 walk.history(number)
         except KeyboardInterrupt:
             gatherer.answer.interrupted = True
-    gatherer.answer.seconds = gatherer.seconds
     return gatherer.answer
 
 
@@ -149,8 +147,8 @@ class _Walk:
         with session:
             found = self._go(session, chooser, swarm)
             self._gatherer.heard(session, session.finish())
-            self._gatherer.ended(session)
             self._gatherer.answer.counts["steps that showed something new"] += found
+            self._gatherer.ended(session, case=str(number))
             if found:
                 self._keep(session)
 

@@ -1,6 +1,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +29,7 @@ class Engine:
         self.result = result
         self.sample = sample
         self.asked: RunOptions | None = None
+        self.whole = True
         self.driver = ""
 
     def __call__(self, target: Target, options: RunOptions, listener: Listener) -> Finished:
@@ -34,7 +38,7 @@ class Engine:
         listener.on_progress(Progress("stateful", 50, 500, 12.0, 1))
         for violation in self.result.violations:
             listener.on_violation(violation)
-        return Finished(self.result, self.sample)
+        return Finished(self.result, self.sample, self.whole)
 
 
 @pytest.fixture
@@ -76,7 +80,8 @@ def test_every_option_reaches_the_run(snapcheck: Snapcheck, engine: Engine, tmp_
     asked = engine.asked
     assert asked is not None
     assert [each.law for each in asked.known] == [Law.NO_LEAK]
-    assert replace(asked, known=()) == RunOptions(
+    assert asked.journals == Path("there/progress")
+    assert replace(asked, known=(), journals=None) == RunOptions(
         phases=("stateful",), profile=Profile.DEEP, seconds=3.0, histories=7, devices=8, seed=9,
         semantics=Semantics.MODERN, jobs=2,
     )  # fmt: skip
@@ -85,7 +90,7 @@ def test_every_option_reaches_the_run(snapcheck: Snapcheck, engine: Engine, tmp_
 
 def test_what_is_left_out_has_the_defaults_of_the_run(snapcheck: Snapcheck, engine: Engine) -> None:
     snapcheck("run")
-    assert engine.asked == replace(RunOptions(), jobs=cores())
+    assert engine.asked == RunOptions(jobs=cores(), journals=Path("snapcheck-report/progress"))
     assert phases_of(None) == PHASES
 
 
@@ -181,6 +186,46 @@ def test_a_report_that_can_not_be_written_is_told_before_the_run(
     assert done.returncode == 2
     assert done.stderr.startswith("snapcheck: --out file/report: can not write the report there: Not a directory; ")
     assert engine.asked is None
+
+
+# --- a run that was broken off --------------------------------------------------------------------
+def test_a_run_that_comes_to_its_end_leaves_nothing_to_resume(snapcheck: Snapcheck, engine: Engine) -> None:
+    snapcheck("run")
+    done = snapcheck("run", "--resume")
+    assert done.returncode == 2
+    assert done.stderr == "snapcheck: --resume: no run was broken off in snapcheck-report; leave --resume out\n"
+    assert engine.asked is not None
+
+
+def test_only_the_same_run_is_resumed(snapcheck: Snapcheck, engine: Engine, tmp_path: Path) -> None:
+    engine.whole = False
+    snapcheck("run", "--seed", 4)
+    other = snapcheck("run", "--seed", 5, "--resume")
+    assert other.returncode == 2
+    assert "is another one: its seed is 4, not 5" in other.stderr
+    journal = tmp_path / "snapcheck-report" / "progress" / "walk-0.jsonl"
+    journal.touch()
+    assert snapcheck("run", "--seed", 4, "--resume").returncode == 0
+    assert journal.exists()
+    snapcheck("run", "--seed", 4)
+    assert not journal.exists()  # begun anew
+
+
+def test_a_run_that_was_killed_goes_on(snapcheck: Snapcheck, tmp_path: Path) -> None:
+    words = ["run", "--phases", "sweep", "--histories", "48", "--jobs", "1", "--quiet", "--devices", "2"]
+    running = subprocess.Popen([sys.executable, "-m", "snapcheck.cli", *words], cwd=tmp_path)
+    journal = tmp_path / "snapcheck-report" / "progress" / "sweep-0.jsonl"
+    while not (journal.exists() and journal.stat().st_size):
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    noted = sum(len(path.read_bytes().splitlines()) for path in journal.parent.glob("sweep-*.jsonl"))
+    assert noted > 0
+    done = snapcheck(*words, "--resume")
+    result = json.loads((tmp_path / "snapcheck-report" / "result.json").read_text())
+    assert done.returncode in (0, 3)
+    assert result["phases"][0]["histories"] == 48
 
 
 # --- the real thing -------------------------------------------------------------------------------

@@ -451,6 +451,18 @@ def test_success_means_done_is_broken_by_a_flush_whose_error_is_swallowed_or_tha
         assert the_evidence(answers).actual == actual
 
 
+def test_success_means_done_asks_no_flush_of_a_device_where_a_request_only_landed_meanwhile() -> None:
+    other = device("d1")
+    running = Running(unflushed={"d0", "d1"})
+    landed = (Io("d1", "write", 0, 512), flushed())
+    assert held(
+        judged(
+            Law.SUCCESS_MEANS_DONE, world(device(), other), Flush("d0"), seen=(full(device()), full(other)),
+            events=landed, running=running,
+        )
+    )  # fmt: skip
+
+
 def test_success_means_done_is_broken_by_a_create_that_wrote_and_never_flushed_with_success() -> None:
     before, after = device(), device("d0", snapshot())
     created = (outcome(Expected(), after),)

@@ -201,7 +201,17 @@ def test_progress_and_violations_are_told_as_they_happen() -> None:
     result = run_driver(LOCK_KEPT, RunOptions(phases=("stateful",), histories=40), Listening()).result
     last = [each for each in told if isinstance(each, Progress)][-1]
     assert (last.histories, last.steps) == (40, result.phases[0].steps)
-    assert [each for each in told if isinstance(each, ViolationReport)] == list(result.violations)
+    violations = [each for each in told if isinstance(each, ViolationReport)]
+    assert {each.id for each in violations} == {each.id for each in result.violations}
+
+
+def test_violations_of_one_law_stand_together_the_shortest_first() -> None:
+    violations = run(find_target("snapcheck.stateful_tests.seeded_bugs.group:wrong_culprit"), histories=40).violations
+    places = [(each.severity, each.law) for each in violations]
+    assert len(set(places)) == sum(place != former for place, former in zip(places, [None, *places], strict=False))
+    sizes = [(each.operations, each.faults) for each in violations if each.law is violations[0].law]
+    assert len(sizes) > 1
+    assert sizes == sorted(sizes)
 
 
 # --- drivers that misbehave -----------------------------------------------------------------------
