@@ -69,6 +69,8 @@ def _bitmaps(data: bytes) -> BitmapDirectory:
     if len(data) != _BITMAPS_BODY.size:
         raise ImageError(f"header extension 0x23852875: {len(data)} bytes for bitmaps, expected {_BITMAPS_BODY.size}")
     count, _, length, offset = _BITMAPS_BODY.unpack(data)
+    if not count:
+        raise ImageError("header extension 0x23852875: nb_bitmaps: 0, expected 1 or more")
     return BitmapDirectory(count, length, offset)
 
 

@@ -48,7 +48,7 @@ def _read_in_cluster(state: State, cluster: int, within: int, length: int) -> by
         return state.host.read(offset + within, length, "data")
     if entry & COMPRESSED:
         return state.tables.inflated(entry)[within : within + length]
-    if state.header.extended_l2:
+    if state.tables.in_parts:
         return _read_parts(state, cluster, within, length)
     return (
         bytes(length) if entry & ZERO else state.read_backing((cluster << state.header.cluster_bits) + within, length)
@@ -57,8 +57,9 @@ def _read_in_cluster(state: State, cluster: int, within: int, length: int) -> by
 
 def _plain_offset(state: State, entry: int) -> int:
     """Return where the whole cluster is in the file as it is, 0 where it is not."""
-    offset = state.tables.data_offset(entry)
-    return 0 if state.header.extended_l2 else offset
+    tables = state.tables
+    offset = tables.data_offset(entry)
+    return 0 if tables.in_parts else offset
 
 
 def _read_elsewhere(state: State, start: int, length: int) -> bytes:

@@ -281,12 +281,14 @@ class Image:
 
 def _ready(file: BlockFile, backing: Backing | None, *, read_only: bool) -> State:
     """Open what is in `file`, after repairing it if it says that its refcounts are stale."""
-    header, _, name = read_front(file)
+    front = read_front(file)
+    name = front.backing_name
     if name and backing is None:
         raise ImageError(f"backing_file: {name!r} is needed; give it as `backing`, or open the image by its path")
-    if header.incompatible & DIRTY and not read_only:
+    if front.header.incompatible & DIRTY and not read_only:
         repair(file)
-    return State(file, read_only=read_only, backing=backing)
+        front = read_front(file)
+    return State(file, read_only=read_only, front=front, backing=backing)
 
 
 def _backing_of(disk: DiskFile, path: Path, *, above: int) -> Backing | None:

@@ -197,9 +197,10 @@ class Header(NamedTuple):
 
     def require_supported(self) -> None:
         """Raise `ImageError` when a feature stands for what is not built here."""
-        for bit in range(64):
-            if self.incompatible & ~_READ & 1 << bit:
-                raise ImageError(f"incompatible_features: bit {bit}: {_UNSUPPORTED.get(bit, 'an unknown feature')}")
+        unknown = self.incompatible & ~_READ
+        if unknown:
+            bit = (unknown & -unknown).bit_length() - 1  # the lowest of them
+            raise ImageError(f"incompatible_features: bit {bit}: {_UNSUPPORTED.get(bit, 'an unknown feature')}")
         if self.compression not in (ZLIB, ZSTD):
             raise ImageError(f"compression_type: {self.compression}, expected 0 (zlib) or 1 (zstd)")
         if bool(self.incompatible & _COMPRESSION_NAMED) != (self.compression != ZLIB):

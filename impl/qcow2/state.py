@@ -91,9 +91,12 @@ class State:
         "snapshot_table", "tables",
     )  # fmt: skip
 
-    def __init__(self, file: BlockFile, *, read_only: bool, backing: Backing | None = None) -> None:
+    def __init__(
+        self, file: BlockFile, *, read_only: bool, front: Front | None = None, backing: Backing | None = None
+    ) -> None:
+        """Open the image in `file`; `front` is what it begins with, where that was read already."""
         self.host = Host(file)
-        front = read_front(file)
+        front = front or read_front(file)
         self.header = front.header
         if not read_only:
             self.header.require_writable()

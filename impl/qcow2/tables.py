@@ -30,8 +30,8 @@ class Tables:
     """The active L1 table and the L2 tables of all trees, by offset. Tables never change in place."""
 
     __slots__ = (
-        "_bad_bits", "_cache", "_compression", "_host", "_refcounts", "_words_each", "cluster_bits", "l1", "l1_offset",
-        "l2_bits", "l2_entries",
+        "_bad_bits", "_cache", "_compression", "_host", "_refcounts", "_words_each", "cluster_bits", "in_parts", "l1",
+        "l1_offset", "l2_bits", "l2_entries",
     )  # fmt: skip
 
     def __init__(self, host: Host, header: Header, refcounts: Refcounts) -> None:
@@ -40,6 +40,7 @@ class Tables:
         self.cluster_bits = header.cluster_bits
         self.l2_bits = header.l2_bits
         self.l2_entries = 1 << self.l2_bits
+        self.in_parts = header.extended_l2  # L2 entries have a second word
         self._words_each = 2 if header.extended_l2 else 1
         self._compression = header.compression
         self._bad_bits = (OFFSET_MASK & (header.cluster_bytes - 1)) | (ZERO & ~header.l2_flags)
