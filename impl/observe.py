@@ -58,12 +58,12 @@ class Looker:
         if level is Level.LIST:
             return View(snapshots, errors=tuple(errors))
         size = _size(device, errors)
-        content = None if size is None else self._content(device, size, errors)
+        content = None if size is None else self._content(device, size, errors, level)
         if size is None:
             errors.append(f"content: {errors[-1].partition(': ')[2]}")
         return View(snapshots, None if size is None else sectors_of(size), content, tuple(errors))
 
-    def _content(self, device: Device, size: int, errors: list[str]) -> bytes | None:
+    def _content(self, device: Device, size: int, errors: list[str], level: Level) -> bytes | None:
         driver = device.root.driver
         assert driver is not None
         if size > CONTENT_BYTES_MAX:
@@ -74,7 +74,8 @@ class Looker:
             if isinstance(raw, Failure):
                 errors.append(f"content: {raw.errno.name}")
                 return None
-            return self._with_piece(driver, raw, self._tags_of(device, raw))
+            tags = self._tags_of(device, raw)
+            return self._with_piece(driver, raw, tags) if level is Level.FULL else tags
         except CrashError as crash:
             errors.append(f"content: {crash}")
             return None

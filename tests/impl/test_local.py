@@ -15,7 +15,7 @@ from snapcheck.impl.qcow2.driver import Qcow2Driver
 from snapcheck.impl.qcow2.driver import open_driver as open_qcow2
 from snapcheck.impl.qcow2.image import Image
 from snapcheck.impl.qcow2.prepare import prepared_image
-from snapcheck.model.content import vmstate_pattern
+from snapcheck.model.content import FOREIGN, vmstate_pattern
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CallFault, Fails, IoFault
 from snapcheck.model.history import Check, EventList, Io, Level, Lock, Request, SnapshotContent, View
@@ -62,6 +62,27 @@ def engine_with(**changes: object) -> Any:  # noqa: ANN401  # an OpenDriver
         return driver
 
     return open_driver
+
+
+class ReadsFromTheFront(Qcow2Driver):
+    """Returns the front of the disk, whatever is asked for."""
+
+    __slots__ = ()
+
+    def read(self, offset: int, length: int) -> bytes:
+        return super().read(0 * offset, length)
+
+
+def opens_reading_from_the_front(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+    image = open_qcow2(disk, read_only=read_only, create=create)._image  # pyright: ignore[reportPrivateUsage]
+    return ReadsFromTheFront(image)
+
+
+def test_a_close_look_reads_a_piece_again_so_that_a_driver_can_not_ignore_the_offset() -> None:
+    system = LocalSystem(opens_reading_from_the_front, [MemoryFile("d0")], semantics="classic", recorder=EventList())
+    system.start(Setup((DeviceSpec("d0", sectors=64, tag=7),)))
+    assert system.observe("d0", level=Level.LIGHT).memory.content == b"\x07" * 64
+    assert FOREIGN in (system.observe("d0", level=Level.FULL).memory.content or b"")
 
 
 # --- starting -------------------------------------------------------------------------------------
