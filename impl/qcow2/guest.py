@@ -65,6 +65,8 @@ def _plain_offset(state: State, entry: int) -> int:
 def _read_elsewhere(state: State, start: int, length: int) -> bytes:
     """Return guest bytes that are not in the file as they are."""
     bits, end = state.header.cluster_bits, start + length
+    if not any(state.tables.entries(start >> bits, (end - 1 >> bits) + 1)):  # nothing was ever written there
+        return state.read_backing(start, length)
     pieces: list[bytes] = []
     while start < end:
         within = start & (1 << bits) - 1
@@ -97,10 +99,11 @@ def _extents(state: State, start: int, length: int) -> Iterator[tuple[int, int, 
     """Yield (guest byte, offset in the file or 0, bytes): what lies together in the file comes in one piece."""
     bits, end = state.header.cluster_bits, start + length
     begin, offset, size = start, 0, 0
-    while start < end:
-        step = min(end - start, (1 << bits) - (start & (1 << bits) - 1))
-        host = _plain_offset(state, state.tables.entry(start >> bits))
-        here = host + (start & (1 << bits) - 1) if host else 0
+    for entry in state.tables.entries(start >> bits, (end - 1 >> bits) + 1):
+        within = start & (1 << bits) - 1
+        step = min(end - start, (1 << bits) - within)
+        host = _plain_offset(state, entry) if entry else 0
+        here = host + within if host else 0
         if size and here == (offset + size if offset else 0):
             size += step
         else:
