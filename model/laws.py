@@ -382,11 +382,15 @@ def safe_to_use(facts: StepFacts) -> Judged:
 # --- which law is asked when ----------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A law's function, the operations that it speaks of, and what a system must show: one ability of each group."""
+    """A law's function, the operations that it speaks of, and what a system must show: one ability of each group.
+
+    `closely` says that it has nothing to judge unless a device was looked at closely.
+    """
 
     judge: Callable[[StepFacts], Judged]
     operations: tuple[type[Operation], ...] = OPERATIONS
     needs: tuple[tuple[str, ...], ...] = ()
+    closely: bool = False
 
 
 _CALLERS: Final = (SaveVm, LoadVm, DelVm)
@@ -416,14 +420,14 @@ RULES: Final[Mapping[Law, Rule]] = {
     Law.VMSTATE_ON_ONE: Rule(vmstate_on_one, (AllCreate, SaveVm)),
     Law.NOBODY_SKIPPED: Rule(nobody_skipped, (*_CHANGING_GROUPS, *_CALLERS, Transaction)),
     Law.PREFIX_APPLIED: Rule(prefix_applied, (*_CHANGING_GROUPS, *_CALLERS)),
-    Law.SAFE_TO_USE: Rule(safe_to_use, needs=(("snapshot_contents", "check"),)),
-    Law.NO_CORRUPTION: Rule(no_corruption, needs=(("check",),)),
-    Law.SNAPSHOT_IMMUTABLE: Rule(snapshot_immutable, needs=(("snapshot_contents",),)),
-    Law.MEMORY_IS_DISK: Rule(memory_is_disk, needs=(("reopen",),)),
+    Law.SAFE_TO_USE: Rule(safe_to_use, needs=(("snapshot_contents", "check"),), closely=True),
+    Law.NO_CORRUPTION: Rule(no_corruption, needs=(("check",),), closely=True),
+    Law.SNAPSHOT_IMMUTABLE: Rule(snapshot_immutable, needs=(("snapshot_contents",),), closely=True),
+    Law.MEMORY_IS_DISK: Rule(memory_is_disk, needs=(("reopen",),), closely=True),
     Law.ERROR_MEANS_UNCHANGED: Rule(error_means_unchanged, _ONE_DEVICE),
     Law.SUCCESS_MEANS_DONE: Rule(success_means_done, (*_CHANGES, Flush)),
     Law.RETRY_HEALS: Rule(retry_heals),
-    Law.NO_LEAK: Rule(no_leak, needs=(("check",),)),
+    Law.NO_LEAK: Rule(no_leak, needs=(("check",),), closely=True),
     Law.LIST_EXACT: Rule(list_exact),
     Law.CONTENT_EXACT: Rule(content_exact),
     Law.RESULT: Rule(result),

@@ -34,7 +34,7 @@ from snapcheck.model.faults import (
     family,
 )
 from snapcheck.model.fit import Beside, Fit, Rank, best_fits, looks_of, next_state
-from snapcheck.model.history import Abilities, History, Io, Step
+from snapcheck.model.history import Abilities, History, Io, Level, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.laws import RULES, is_observable
 from snapcheck.model.match import settled
@@ -200,7 +200,8 @@ class Judge:
     # --- the laws ---------------------------------------------------------------------------------
     def _ask_laws(self, facts: StepFacts) -> list[Evidence]:
         found: list[Evidence] = []
-        rules = self._rules[type(facts.step.operation)]
+        closely = any(seen.level is Level.FULL for seen in facts.step.observations)
+        rules = self._rules[type(facts.step.operation), closely]
         if facts.step.result.crash is not None:
             rules = tuple(rule for rule in rules if rule[0] in _AFTER_A_CRASH)
         for law, judge in rules:
@@ -278,9 +279,16 @@ _AFTER_A_CRASH: Final = frozenset({Law.NO_CRASH, Law.NO_HANG})
 @lru_cache(maxsize=16)
 def _rules_by_operation(
     abilities: Abilities,
-) -> dict[type[Operation], tuple[tuple[Law, Callable[[StepFacts], Judged]], ...]]:
+) -> dict[tuple[type[Operation], bool], tuple[tuple[Law, Callable[[StepFacts], Judged]], ...]]:
+    """Return the laws to ask, by operation and by whether some device was looked at closely."""
     seen = [(law, rule) for law, rule in RULES.items() if is_observable(law, abilities)]
-    return {kind: tuple((law, rule.judge) for law, rule in seen if kind in rule.operations) for kind in OPERATIONS}
+    return {
+        (kind, closely): tuple(
+            (law, rule.judge) for law, rule in seen if kind in rule.operations and closely >= rule.closely
+        )
+        for kind in OPERATIONS
+        for closely in (False, True)
+    }
 
 
 def _hurts(fault: Fault) -> bool:
