@@ -271,7 +271,8 @@ def _abort(course: _Course, name: str, failed: list[Allowed], made: list[tuple[s
         left: list[Allowed] = []
         for allowed in undoing.states_of(device):
             for reply in delete(allowed.state, sn.id_str, sn.name, undoing.stage.blow(device)):
-                left += reply.states or (allowed,)
+                states = reply.states or (allowed,)
+                left += (Allowed(each.state, each.note or allowed.note) for each in states)  # why it was new already
         undoing.put(device, left)
     undoing.fail(name, undoing.states)
     course.outcomes += undoing.outcomes

@@ -312,6 +312,22 @@ def test_a_rollback_that_is_struck_may_leave_what_it_could_not_delete() -> None:
     assert infos(world, stopped) == {"d0": [[], [("1", "x", 0)]], "d1": [[]]}
 
 
+def test_what_a_transaction_could_not_undo_as_errors_went_on_keeps_its_reason() -> None:
+    long = "n" * 256  # searched for in full and stored cut, so that a second one is taken on the same device (W-13)
+    world = given(spec())
+    twice = Transaction((SnapshotAction("d0", long), SnapshotAction("d0", long)))
+    outcomes = step(world, twice, (IoFault("d0", "any", Fails(), at=15, times=0),))
+    both = [
+        allowed
+        for outcome in outcomes
+        if outcome.expected.errnos == ANY_ERROR
+        for allowed in outcome.devices.get("d0", ())
+        if allowed.state.image is not None and len(allowed.state.image.snapshots) == 2
+    ]
+    assert both, "no driver can take back what a header write published when all that follows fails"
+    assert all(allowed.note for allowed in both)
+
+
 def test_requests_in_flight_land_before_the_snapshots_of_a_transaction() -> None:
     world = after(given(spec()), SubmitWrite("d0", 0, 8, 5), both("x", "d0"))
     image = world.devices["d0"].image
