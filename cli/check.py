@@ -12,7 +12,7 @@ from snapcheck.cli.errors import CallError
 from snapcheck.cli.say import say
 from snapcheck.impl.blockfile import BlockError, DiskFile
 from snapcheck.impl.qcow2.check import ClusterKind, Report, inspect
-from snapcheck.impl.qcow2.layout import ImageError, SnapshotEntry
+from snapcheck.impl.qcow2.layout import CORRUPT, DIRTY, ImageError, SnapshotEntry
 from snapcheck.impl.qcow2.repair import repair
 from snapcheck.reports.words import shown
 
@@ -98,6 +98,10 @@ def _snapshot_lines(snapshots: tuple[SnapshotEntry, ...]) -> Iterator[str]:
 
 
 def _problem_lines(report: Report) -> Iterator[str]:
+    if report.header.incompatible & CORRUPT:
+        yield "marked corrupt: it is not opened for writing before `snapcheck check IMAGE --repair`"
+    if report.header.incompatible & DIRTY:
+        yield "marked dirty: it was not closed, and is repaired when it is opened for writing"
     if report.clean:
         yield "clean: every refcount is what the references say"
         return
@@ -130,6 +134,8 @@ def data_of(path: Path, report: Report, done: tuple[str, ...] = ()) -> dict[str,
     counts = report.cluster_counts()
     return {
         "schema": SCHEMA, "image": str(path), "format": "qcow2", "clean": report.clean,
+        "marked_corrupt": bool(report.header.incompatible & CORRUPT),
+        "marked_dirty": bool(report.header.incompatible & DIRTY),
         "corruptions": report.corruptions, "leaks": report.leaks, "copied_missing": report.copied_missing,
         "virtual_bytes": report.header.size, "file_bytes": report.file_bytes,
         "cluster_bytes": report.header.cluster_bytes,

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from snapcheck.impl.blockfile import BlockFile
 from snapcheck.impl.qcow2.extensions import BitmapDirectory, Extensions
-from snapcheck.impl.qcow2.layout import BITMAPS, OFFSET_MASK, Header, ImageError, require_table
+from snapcheck.impl.qcow2.layout import BITMAPS, OFFSET_MASK, Header, ImageError, ceil_div, require_table
 
 BITMAPS_MAX: Final = 65535
 DIRECTORY_BYTES_MAX: Final = BITMAPS_MAX * 1024
@@ -71,6 +71,9 @@ def _parsed(raw: bytes, directory: BitmapDirectory, header: Header, file_bytes: 
         name_at = place + _ENTRY.size + extra_length
         if name_at + name_length > len(raw):
             raise ImageError(f"bitmap_directory: it ends within entry {index} of {directory.bitmaps}")
+        needed = ceil_div(ceil_div(header.size, 1 << granularity_bits), 8 * header.cluster_bytes)
+        if entries < needed:
+            raise ImageError(f"bitmap {index}: table_size {entries}, the size of the disk needs {needed}")
         name = raw[name_at : name_at + name_length].decode("utf-8", "replace")
         require_table(
             f"bitmap {index}: table", offset, entries * 8, header, bytes_max=TABLE_ENTRIES_MAX * 8,

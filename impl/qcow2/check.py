@@ -34,7 +34,9 @@ from snapcheck.impl.qcow2.state import read_front, read_snapshots
 from snapcheck.impl.qcow2.tables import SUBCLUSTERS
 from snapcheck.model.history import Check
 
-CLUSTERS_MAX: Final = 1 << 26  # of the file; more would take gigabytes of memory
+CLUSTERS_MAX: Final = (
+    1 << 24
+)  # of the file, 1 TiB with clusters of 64k: a check takes some 40 bytes for each, a repair 60
 MESSAGES_MAX: Final = 50  # of each sort; the rest is counted
 
 Bytes = NDArray[np.uint8]

@@ -300,6 +300,8 @@ def _backing_of(disk: DiskFile, path: Path, *, above: int) -> Backing | None:
         raise ImageError(f"backing_file: more than {CHAIN_MAX} images above one another, perhaps in a circle")
     where = path_of(name, path)
     try:
+        if where.exists() and not where.is_file():  # a pipe would never answer, a device has no size
+            raise ImageError(f"backing_file: {name!r} is not a regular file")
         if (extensions.backing_format or _format_of(where)) == "qcow2":
             return Image.open_chained(where, read_only=True, above=above + 1)
         if extensions.backing_format not in ("", *FORMATS):
