@@ -204,11 +204,14 @@ def test_an_external_data_file_is_refused_by_the_name_of_the_field(qemu: Qemu, p
     assert "\n" not in str(caught.value)
 
 
-def test_an_encrypted_image_is_refused_by_the_name_of_the_field(qemu: Qemu, path: Path) -> None:
-    secret = ("--object", "secret,id=s,data=hush")
-    options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
-    ok(qemu("qemu-img", "create", "-q", *secret, "-f", "qcow2", "-o", options, path, "1M"))
-    with pytest.raises(ImageError, match="crypt_method: 2: encryption is not supported"):
+@pytest.mark.parametrize("method", [1, 2], ids=["aes", "luks"])
+def test_an_encrypted_image_is_refused_by_the_name_of_the_field(qemu: Qemu, path: Path, method: int) -> None:
+    # The field is set by hand: making a key takes QEMU a measurement of time that fails on a busy machine.
+    ok(qemu("qemu-img", "create", "-q", "-f", "qcow2", path, "1M"))
+    raw = bytearray(path.read_bytes())
+    raw[32:36] = method.to_bytes(4, "big")
+    path.write_bytes(raw)
+    with pytest.raises(ImageError, match=f"crypt_method: {method}: encryption is not supported"):
         Image.open(path)
 
 
