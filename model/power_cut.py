@@ -7,6 +7,7 @@ made again.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Fill(StrEnum):
@@ -17,17 +18,24 @@ class Fill(StrEnum):
     GARBAGE = "garbage"
 
 
+class Torn(NamedTuple):
+    """A write of which some sectors did not survive, counted from its first."""
+
+    number: int
+    lost: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """The power of a device fails before number `at` is issued.
 
     dropped  the numbers below `at` of that device of which nothing survived
-    torn     those of which some sectors did not: (number, lost sectors counted from its first)
+    torn     those of which some sectors did not
     fill     what is found where those were to be
     """
 
     device: str
     at: int
     dropped: tuple[int, ...] = ()
-    torn: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    torn: tuple[Torn, ...] = ()
     fill: Fill = Fill.OLD
