@@ -7,7 +7,6 @@ made again.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
 
 class Fill(StrEnum):
@@ -18,7 +17,8 @@ class Fill(StrEnum):
     GARBAGE = "garbage"
 
 
-class Torn(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Torn:
     """A write of which some sectors did not survive, counted from its first."""
 
     number: int
