@@ -134,11 +134,11 @@ def qemu() -> Callable[..., "subprocess.CompletedProcess[str]"]:
 
 # --- devices to try things on ---------------------------------------------------------------------
 class Bench:
-    """A system of devices; `events` are those of the last operation."""
+    """A system of devices, on `prepared` images or on empty disks; `events` are those of the last operation."""
 
     def __init__(
         self, *specs: DeviceSpec | Kind, semantics: str = "classic", open_driver: OpenDriver = open_qcow2,
-        layers: type[LocalSystem] = LocalSystem,
+        layers: type[LocalSystem] = LocalSystem, prepared: bool = False,
     ) -> None:  # fmt: skip
         named = tuple(
             spec if isinstance(spec, DeviceSpec) else DeviceSpec(f"d{at}", spec, sectors=16, tag=9)
@@ -146,7 +146,10 @@ class Bench:
         )
         self._heard = EventList()
         self.plan = FaultPlan(self._heard)
-        disks = [self.plan.wrap_file(spec.name, _disk(spec)) for spec in named]
+        disks = [
+            self.plan.wrap_file(spec.name, prepared_image(spec) if prepared else MemoryFile(spec.name))
+            for spec in named
+        ]
         opener = self.plan.wrap_open(open_driver)
         self.system = layers(opener, disks, semantics=semantics, recorder=self.plan.recorder)
         self.system.start(Setup(named, Semantics(semantics)))
@@ -199,10 +202,6 @@ class Bench:
             if isinstance(event, Lock):
                 held[event.device] = held.get(event.device, 0) + (1 if event.action == "acquire" else -1)
         return {device: count for device, count in held.items() if count}
-
-
-def _disk(spec: DeviceSpec) -> MemoryFile:
-    return prepared_image(spec) if spec.snapshots else MemoryFile(spec.name)
 
 
 def _words(event: Event) -> str:

@@ -34,7 +34,11 @@ class Teller:
 
     def _on(self, target: Target, specs: tuple[Kind | DeviceSpec, ...]) -> object:
         return self._bench(
-            *specs, semantics=self._bug.semantics.value, open_driver=target.open_driver, layers=target.layers
+            *specs,
+            semantics=self._bug.semantics.value,
+            open_driver=target.open_driver,
+            layers=target.layers,
+            prepared=all(isinstance(spec, DeviceSpec) for spec in specs),
         )
 
     def answer(self, field: str, operation: Operation, *devices: Kind | DeviceSpec) -> Tried:
