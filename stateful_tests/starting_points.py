@@ -41,7 +41,7 @@ def _with_devices(point: Start, devices_max: int) -> Start:
 
 
 def _needs_images(point: Start) -> bool:
-    return any(spec.snapshots for spec in point.setup.devices)
+    return any(spec.snapshots or spec.packed for spec in point.setup.devices)
 
 
 def _spec(number: int, kind: Kind = Kind.DRIVER, *, snapshots: tuple[PreparedSnapshot, ...] = ()) -> DeviceSpec:
@@ -80,6 +80,13 @@ _POINTS: Final = (
     ),
     # two snapshots, one with VM state
     Start(_group(*_PAIR), (SaveVm("a"), *_overwritten("d0", "d1"), AllCreate("b"), *_overwritten("d1"))),
+    # compressed clusters
+    Start(
+        Setup((
+            replace(_spec(0), packed=True),
+            replace(_spec(1, snapshots=(_image("1", "a", 11),)), packed=True),
+        ))
+    ),
     # a snapshot that the device in the middle has not
     Start(_group(*_THREE), (Create("d0", "a"), Create("d1", "b"), Create("d2", "a"), *_overwritten("d0", "d1"))),
     # nodes over others

@@ -49,8 +49,8 @@ class Reach:
 
 REACHES: Final = {
     Profile.QUICK: Reach(3, 1, (Blow(),)),
-    Profile.DEFAULT: Reach(6, 2, (Blow(), Blow(0, Errno.ENOSPC), Blow(lands=True))),
-    Profile.DEEP: Reach(9, 3, tuple(
+    Profile.DEFAULT: Reach(7, 2, (Blow(), Blow(0, Errno.ENOSPC), Blow(lands=True))),
+    Profile.DEEP: Reach(10, 3, tuple(
         Blow(times, errno, lands) for times in (1, 0) for errno in (Errno.EIO, Errno.ENOSPC) for lands in (False, True)
     )),
 }  # fmt: skip
