@@ -215,9 +215,9 @@ def bugs(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for scoreboard.json and junit.xml.")] = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar, no lines in between.")] = False,
 ) -> int:
-    """Run the seeded bugs: which are found, how fast, by which phase.
+    """Hunt the seeded bugs.
 
-    Exit status 0 when all are found, 1 when some are not.
+    It says which are found, how fast, and by which phase. Exit status 0 when all are, 1 when some are not.
     """
     from snapcheck.cli.bugs import BugsCall, bugs_command
 

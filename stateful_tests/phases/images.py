@@ -9,6 +9,7 @@ and repair are tried on each image too.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from random import Random
 from typing import Final, NamedTuple
 
@@ -279,8 +280,12 @@ def _looks(driver: CheckedDriver) -> Iterator[tuple[Operation, Call]]:
     """Yield what is tried on an image that is open read-only: its snapshots are loaded for a look."""
     if driver.capabilities.load_tmp:
         for name in ("a", "b"):
-            yield LoadTmp("d0", None, name), lambda it, name=name: it.snapshot_load_tmp(None, name)
+            yield LoadTmp("d0", None, name), partial(_load, name)
             yield LoadTmp("d0", None, name), _read_everything
+
+
+def _load(name: str, driver: CheckedDriver) -> Refusal | None:
+    return driver.snapshot_load_tmp(None, name)
 
 
 def _read_everything(driver: CheckedDriver) -> None:
@@ -336,7 +341,7 @@ def _use(attempt: "_Attempt", driver: CheckedDriver, calls: Iterable[tuple[Opera
     """Make calls to an open driver until one goes wrong, and close it."""
     for operation, call in calls:
         if attempt.wrong is None:
-            attempt.end(operation, lambda call=call: call(driver))  # type: ignore[misc]  # bound now
+            attempt.end(operation, partial(call, driver))
     if attempt.wrong is None:
         attempt.end(List("d0"), driver.close)
 
