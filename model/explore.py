@@ -71,7 +71,7 @@ class Explored:
         bads = {ended.bad for ended in self.endings if ended.act == act}
         if None not in bads and act.kind is not AllFindVmstateBs:
             yield f"{act.words} never succeeded"
-        if act.name:
+        if act.name and self.scope.refusals:
             yield from (f"{act.words} never failed at d{at}" for at in range(self.scope.devices) if at not in bads)
 
 
@@ -175,7 +175,7 @@ class _Search:
 
     def _path(self, state: State) -> tuple[Move, ...]:
         """Return a shortest path to a state that was seen."""
-        packed, moves = self._product.packed(state), list[Move]()
+        packed, moves = self._space.packed(state), list[Move]()
         while packed:
             before = self._before(packed)
             state, after = self._product.unpacked(before), self._product.unpacked(packed)

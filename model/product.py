@@ -75,10 +75,6 @@ class Product:
         self._visits = [np.zeros(self._size, dtype=np.intp) for _ in self._weights]
 
     # --- packing ----------------------------------------------------------------------------------
-    def packed(self, state: State) -> int:
-        """Return a state as one number; the start is 0."""
-        return sum(number * weight for number, weight in zip(state, self._weights, strict=True))
-
     def unpacked(self, packed: int) -> State:
         """Return the state that is packed into a number."""
         return tuple(packed // weight % self._size for weight in self._weights)

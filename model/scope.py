@@ -110,6 +110,7 @@ class Scope:
 
     snapshots    at most so many on one device; what would lead to one more leads out of the scope
     duplicates   whether one device may have several snapshots of one name; else the second leads out of the scope
+    refusals     whether calls of the driver are refused as well, each where it comes up
     without      kinds of operations that are left out, for a system that does not perform them
     """
 
@@ -118,6 +119,7 @@ class Scope:
     values: int = 2
     snapshots: int = 2
     duplicates: bool = False
+    refusals: bool = True
     without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -132,7 +134,8 @@ class Scope:
         """The scope for people: `2 devices, 1 name, 2 values, at most 1 snapshot on each`."""
         parts = [_count(self.devices, "device"), _count(self.names, "name"), _count(self.values, "value")]
         parts.append(f"at most {_count(self.snapshots_max, 'snapshot')} on each")
-        parts += ["duplicate names"] * self.duplicates + [f"without {kind}" for kind in self.without]
+        parts += ["duplicate names"] * self.duplicates + ["no call refused"] * (not self.refusals)
+        parts += [f"without {kind}" for kind in self.without]
         return ", ".join(parts)
 
     @property

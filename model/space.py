@@ -70,6 +70,10 @@ class Space:
         self.states_max: Final = len(self.tables.states) ** scope.devices
 
     # --- states -----------------------------------------------------------------------------------
+    def packed(self, state: State) -> int:
+        """Return a state as one number, with the numbers of the devices' states as its digits; the start is 0."""
+        return sum(number * len(self.tables.states) ** at for at, number in enumerate(state))
+
     def state_of(self, world: World) -> State | None:
         """Return the state that the devices of `world` are in, None when that is out of the scope."""
         state = tuple(self.tables.number_of(device) for device in world.devices.values())

@@ -74,15 +74,16 @@ class Tables:
         self._numbers: dict[Device, int] = {}
         self.states: list[Device] = []
         self._number(new_device(DeviceSpec(NODE, sectors=SECTORS)))
-        asked = [(act, function) for act in scope.acts() for function in ("", *_refusable(act))]
-        asked += [(act, function) for act in scope.group_acts() for function in ("", *_refusable(act))]
-        rows: dict[tuple[Act, str], list[_Row]] = {each: [] for each in asked}
+        local, group = scope.acts(), scope.group_acts()
+        calls = {act: _refusable(act) if scope.refusals else () for act in (*local, *group)}
+        rows: dict[tuple[Act, str], list[_Row]] = {(act, call): [] for act in calls for call in ("", *calls[act])}
         for number, device in enumerate(self.states):  # it grows meanwhile
             for (act, function), row in rows.items():
                 row.append(self._row(act, function, number, device))
         built = {each: _table(row) for each, row in rows.items()}
-        self.local: Final = {act: _both(act, built) for act in scope.acts()}
-        self.group: Final = {act: _both(act, built) for act in scope.group_acts()}
+        both = {act: Both(built[act, ""], {call: built[act, call] for call in calls[act]}) for act in calls}
+        self.local: Final = {act: both[act] for act in local}
+        self.group: Final = {act: both[act] for act in group}
 
     def number_of(self, device: Device) -> int:
         """Return the number of the state that `device` is in, whatever its name and its ids; NOWHERE if it has none."""
@@ -120,10 +121,6 @@ def _table(rows: Sequence[_Row]) -> Table:
         np.array([row.there for row in rows]), after, after == NOWHERE, np.array([row.stops for row in rows]),
         np.array([row.broken for row in rows]),
     )  # fmt: skip
-
-
-def _both(act: Act, built: Mapping[tuple[Act, str], Table]) -> Both:
-    return Both(built[act, ""], {function: built[act, function] for function in _refusable(act)})
 
 
 def _refusable(act: Act) -> tuple[str, ...]:

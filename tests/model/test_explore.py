@@ -117,7 +117,7 @@ def test_packing_is_undone_by_unpacking() -> None:
     parts = product.parts(packed)
     for number in (0, 1, 41, 215):
         state = product.unpacked(number)
-        assert product.packed(state) == number
+        assert space.packed(state) == number
         assert tuple(int(part[number]) for part in parts) == state
 
 
