@@ -7,7 +7,7 @@ what `SOMETIMES` is for.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from snapcheck.model.device import Device, Image, Snapshot
 from snapcheck.model.law_names import Law
@@ -40,6 +40,13 @@ class Broken(NamedTuple):
 
     law: Law
     words: str
+
+
+# The laws that are held against the model.
+ALWAYS: Final = (
+    Law.LIST_EXACT, Law.SNAPSHOT_IMMUTABLE, Law.ERROR_MEANS_UNCHANGED, Law.SUCCESS_MEANS_DONE, Law.RIGHT_CULPRIT,
+    Law.STOPS_AT_FIRST, Law.PREFIX_APPLIED,
+)  # fmt: skip
 
 
 # --- always ---------------------------------------------------------------------------------------

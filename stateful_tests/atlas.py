@@ -49,14 +49,19 @@ class Atlas:
         return self._transitions[state]
 
 
-@lru_cache(maxsize=4)
-def atlas_of(scope: Scope) -> Atlas:
-    """Return the map of a scope; `ScopeError` for one that is too large to be driven through."""
+def require_size(scope: Scope) -> None:
+    """Raise `ScopeError` for a scope that is too large to be driven through."""
     if scope.states > STATES_MAX:
         raise ScopeError(
             f"{scope.states:,} states ({scope.words}) are too many to drive a driver through, {STATES_MAX:,} at most; "
             "take fewer devices, names, values or snapshots"
         )
+
+
+@lru_cache(maxsize=4)
+def atlas_of(scope: Scope) -> Atlas:
+    """Return the map of a scope; `ScopeError` for one that is too large to be driven through."""
+    require_size(scope)
     return Atlas(Space(scope))
 
 
