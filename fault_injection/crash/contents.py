@@ -88,12 +88,18 @@ class Contents:
             used = shown[shown >= 0]
             key = used.tobytes()
             if key not in found:
-                found[key] = np.zeros(len(states), dtype=np.uint64) + sum(
-                    (parts[table] for table in used.tolist()), np.uint64(0)
-                )
+                tables: list[int] = used.tolist()
+                found[key] = self._added([parts[table] for table in tables], len(states))
             wrong = np.uint64(hash(self._l1_tables[number]) & _ALL if trees.wrong[number] else 0)
             digests.append(found[key] + wrong if wrong else found[key])
         return digests
+
+    @staticmethod
+    def _added(parts: Sequence[Sums], states: int) -> Sums:
+        total: Sums = np.zeros(states, dtype=np.uint64)
+        for part in parts:
+            total += part
+        return total
 
     def _part(self, table: int, states: Numbers) -> Sums:
         """Return by state the sum over what one L2 table maps."""

@@ -7,7 +7,7 @@
 
 What has no tables here goes to the plain judge and is counted: images that a mere opening would repair or change,
 persistent bitmaps, extended L2 entries, an L2 table at two places. The plain judge also judges one in a hundred of the
-others again, and a witness of everything that is corrupt or does not open: `OracleError` when they differ.
+others again, and whoever asks may have more of them confirmed: `OracleError` when the two differ.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,31 +58,30 @@ class FastJudge:
         self._every = confirmed_every
         self._held: dict[tuple[int, int, int], Held] = {}
 
-    def judge(self, states: States) -> Iterator[Alike]:
+    def judge(self, states: States, places: Places) -> Iterator[Alike]:
         """Yield what `states` show; the same may come several times, and never for states of different epochs."""
-        places = Places(states.columns)
         clusters: dict[int, Clusters] = {}
         for front in fronts_of(places, states.rows):
             if front.error:
-                yield from self._closed(front, states, places)
+                yield from self._closed(front, states)
             elif front.state is None:
                 yield from self._plainly(front.states, states, places)
             else:
                 bits = front.state.header.cluster_bits
-                known = clusters.setdefault(bits, Clusters(places, bits)) if bits not in clusters else clusters[bits]
+                if bits not in clusters:
+                    clusters[bits] = Clusters(places, bits)
                 try:
-                    some = _Some(front, states, places, known)
+                    some = _Some(front, states, places, clusters[bits])
                 except NeedsPlainError:
                     yield from self._plainly(front.states, states, places)
                 else:
                     yield from self._open(some)
 
     # --- states that do not open ------------------------------------------------------------------
-    def _closed(self, front: Front, states: States, places: Places) -> Iterator[Alike]:
+    def _closed(self, front: Front, states: States) -> Iterator[Alike]:
         seen = Seen(error=front.error)
         for until in np.unique(states.until[front.states]).tolist():
             numbers = front.states[states.until[front.states] == until]
-            self._confirm(int(numbers[0]), seen, states, places)
             self._funnel.read_set_distinct += 1
             self._funnel.judged += 1
             yield Alike(seen, numbers[:1], len(numbers))
@@ -104,17 +103,17 @@ class FastJudge:
         digests = some.contents.digests(chosen)
         until = np.unique(some.states.until[some.front.states[chosen]], return_inverse=True)[1]
         parts = [np.unique(digest, return_inverse=True)[1] for digest in {id(each): each for each in digests}.values()]
-        firsts, alike = distinct([until, *verdicts, *parts])
+        firsts, alike = distinct([until, *(flags.astype(np.int64) for flags in verdicts), *parts])
         counts = np.bincount(some.kinds)
         due = set(np.flatnonzero((self._funnel.judged - 1 - np.arange(len(chosen))) % self._every == 0).tolist())
         for number, first in enumerate(firsts.tolist()):
             here = np.flatnonzero(alike == number)
-            check = Check(*(int(flags[first]) for flags in verdicts))  # type: ignore[arg-type]
+            check = Check(*verdicts.of(first))
             seen = self._seen(some, int(chosen[first]), [int(digest[first]) for digest in digests], check)
             numbers = np.sort(some.front.states[chosen[here]])
             for place in here.tolist():
-                if place in due or (place == first and check.corruptions):
-                    self._confirm(int(some.front.states[chosen[place]]), seen, some.states, some.places)
+                if place in due:
+                    self.confirm(int(some.front.states[chosen[place]]), seen, some.states, some.places)
             yield Alike(seen, numbers, int(counts[here].sum()))
 
     def _seen(self, some: "_Some", place: int, digests: Sequence[int], check: Check) -> Seen:
@@ -139,8 +138,8 @@ class FastJudge:
         self._held[key] = content
         return content
 
-    def _confirm(self, number: int, seen: Seen, states: States, places: Places) -> None:
-        """Ask the plain judge as well."""
+    def confirm(self, number: int, seen: Seen, states: States, places: Places) -> None:
+        """Ask the plain judge as well; `OracleError` when it says something else."""
         plain = see(Overlay(places, states.rows[number]).clone()).outline
         self._funnel.confirmed += 1
         if plain != seen:

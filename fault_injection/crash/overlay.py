@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Final, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,9 +58,8 @@ class Places:
 class Overlay:
     """One crash state as a block file that can be read only; it notes what was read. Writing is `NeedsPlainError`."""
 
-    name: Final = "crash state"
-
     def __init__(self, places: Places, row: NDArray[np.uint16]) -> None:
+        self.name = "crash state"
         self._places = places
         self._columns = places.columns
         self._row: list[int] = row.tolist()

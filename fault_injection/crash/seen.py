@@ -122,7 +122,7 @@ def held(state: State, entry: SnapshotEntry | None = None) -> Held:
         return Held(error=error.errno.name)
     finally:
         tables.l1, tables.l1_offset = active
-    digest = hashlib.blake2b(raw + vmstate, digest_size=8).hexdigest()
+    digest = hashlib.sha256(raw + vmstate).hexdigest()[:16]
     tags = tags_of(raw.ljust(_sectors(size) * SECTOR, b"\0"))
     return Held(digest, tags, vmstate or None)
 

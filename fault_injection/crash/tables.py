@@ -14,7 +14,7 @@ import numpy as np
 from snapcheck.fault_injection.crash.columns import Rows
 from snapcheck.fault_injection.crash.front import Front
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError
-from snapcheck.fault_injection.crash.trees import Flags, l2_rows, trees_of
+from snapcheck.fault_injection.crash.trees import Flags, any_of_row, l2_rows, trees_of
 from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
 from snapcheck.impl.qcow2.host import Codec, Words, decoded
 from snapcheck.impl.qcow2.layout import ImageError, ceil_div
@@ -31,6 +31,10 @@ class Verdicts(NamedTuple):
     corrupt: Flags
     leaks: Flags
     copied_missing: Flags
+
+    def of(self, place: int) -> tuple[int, int, int]:
+        """Return it for one state, 0 or 1 of each."""
+        return int(self.corrupt[place]), int(self.leaks[place]), int(self.copied_missing[place])
 
 
 class _Factor(NamedTuple):
@@ -109,9 +113,10 @@ class FrontTables:
         entries, trees, size = self.l2.entries, self.trees, self._size
         table = self.l2.table[entries.rows]
         active = trees.active[table]
-        weights = {
-            _REFERENCES: trees.times[table], _DATA: np.ones(len(table)), _COPIED: active & entries.copied,
-            _UNCOPIED: active & entries.uncopied,
+        weights: dict[int, Numbers] = {
+            _REFERENCES: trees.times[table], _DATA: np.ones_like(table),
+            _COPIED: (active & entries.copied).astype(np.int64),
+            _UNCOPIED: (active & entries.uncopied).astype(np.int64),
         }  # fmt: skip
         several = np.array([each.by_state is not None for each in self._l2_versions], dtype=np.bool_)
         fixed = ~several[table]
@@ -140,7 +145,7 @@ class FrontTables:
             block = np.minimum(codec.array(raw).astype(np.uint64), _COUNT_MAX).astype(np.int64).reshape(-1, entries)
             first = index * entries
             inside = max(0, min(self._size - first, entries))
-            behind = block[:, inside:].any(axis=1)
+            behind = any_of_row(block[:, inside:] > 0)
             counts.known[first : first + inside] = block[0, :inside]
             if versions.by_state is None:
                 leaks |= behind[0]
@@ -204,7 +209,7 @@ def _blocks(state: State, clusters: int) -> tuple[dict[int, int], bool]:
     return blocks, wrong
 
 
-def _summed(cells: Numbers, weights: "Numbers | Flags", size: int) -> Numbers:
+def _summed(cells: Numbers, weights: Numbers, size: int) -> Numbers:
     if size > _CELLS_MAX:
         raise NeedsPlainError
     return np.bincount(cells, weights=weights, minlength=size).astype(np.int64)
@@ -249,4 +254,4 @@ def _judged(
     overlap = (tables > 1) | ((tables > 0) & (data > 0))
     corrupt = (counts < references) | overlap | ((copied > 0) & (references != 1))
     missing = (uncopied > 0) & (counts == 1)
-    return Verdicts(corrupt.any(axis=1), (counts > references).any(axis=1), missing.any(axis=1))
+    return Verdicts(any_of_row(corrupt), any_of_row(counts > references), any_of_row(missing))

@@ -74,6 +74,12 @@ def _pointers(words: Words64, bits: int, clusters: int) -> Numbers:
     return np.where(good, offsets >> bits, -1)
 
 
+def any_of_row(flags: Flags) -> Flags:
+    """Return by row whether any of its flags is set."""
+    found: Flags = np.logical_or.reduce(flags, axis=1)
+    return found
+
+
 def _marked(places: Numbers, size: int) -> Flags:
     marks = np.zeros(size, dtype=np.bool_)
     marks[places] = True
