@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from snapcheck.fault_injection.crash.columns import Rows
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError, Overlay, Places, Read
 from snapcheck.impl.blockfile import BlockError
-from snapcheck.impl.qcow2 import snapshots
 from snapcheck.impl.qcow2.host import Words
 from snapcheck.impl.qcow2.layout import DIRTY, ImageError, SnapshotEntry
 from snapcheck.impl.qcow2.state import State, read_front
@@ -67,7 +66,7 @@ def _opened(view: Overlay) -> Front:
 
 def _l1_of(state: State, entry: SnapshotEntry) -> "Words | None":
     try:
-        return snapshots.load_l1(state, entry)
+        return state.snapshot_l1(entry)
     except BlockError:
         return None
 
