@@ -16,6 +16,7 @@ from snapcheck.cli.errors import UNKNOWN, CallError
 from snapcheck.cli.progress import RunListener, listener_for
 from snapcheck.cli.summary import tell
 from snapcheck.cli.targets import target_of
+from snapcheck.model.scope import Scope
 from snapcheck.model.setup import Semantics
 from snapcheck.reports import folder as report_folder
 from snapcheck.reports import known
@@ -49,6 +50,7 @@ class RunCall:
     out: Path
     quiet: bool
     progress: bool
+    scope: Scope | None = None  # of the tour, from snapcheck explore --against
 
 
 def run_command(call: RunCall) -> int:
@@ -105,7 +107,7 @@ def options_of(call: RunCall) -> RunOptions:
         phases=phases_of(call.phases), profile=profile_of(call.profile), seconds=call.seconds,
         histories=call.histories, devices=call.devices, seed=call.seed, semantics=call.semantics,
         jobs=cores() if call.jobs is None else call.jobs,
-        known=_known_of(call.known), corpus=_corpus_of(call.corpus),
+        known=_known_of(call.known), corpus=_corpus_of(call.corpus), scope=call.scope,
     )  # fmt: skip
 
 
@@ -163,12 +165,13 @@ def _begin(call: RunCall, options: RunOptions) -> Path:
         "version": version("snapcheck"), "driver": call.driver, "semantics": options.semantics.value,
         "seed": options.seed, "devices": options.devices, "profile": options.profile.value,
         "phases": list(options.phases), "histories": options.histories,
+        "scope": None if options.scope is None else options.scope.words,
     }  # fmt: skip
     try:
         journals = resume.begin(call.out, same, resume=call.resume)
         report_folder.begin(call.out, _nothing_known(call, "the run did not come to its end"))
     except OSError as error:
-        raise _unwritable(call.out, error) from None
+        raise unwritable(call.out, error) from None
     return journals
 
 
@@ -176,10 +179,11 @@ def _write(call: RunCall, finished: Finished) -> None:
     try:
         report_folder.write(call.out, finished.result, sample=finished.sample)
     except OSError as error:
-        raise _unwritable(call.out, error, status=UNKNOWN) from None
+        raise unwritable(call.out, error, status=UNKNOWN) from None
 
 
-def _unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
+def unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
+    """Return what to say when a report can not be written."""
     why = error.strerror or str(error)
     return CallError(f"--out {folder}: can not write the report there: {why}; name another folder", status=status)
 
