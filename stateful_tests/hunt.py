@@ -4,6 +4,7 @@
 
 A phase has the share of the budget that it has in a run, and ends with the first violation; so the time of a bug is
 that of a phase alone, and the budget of a bug is what a run of that profile takes. A baseline has the whole budget.
+Seconds are of processor time: how much else the machine has to do makes a hunt longer, and finds no less.
 """
 
 import signal
@@ -30,7 +31,7 @@ from snapcheck.stateful_tests.units import SHARDS, Failure, Profile, Unit
 from snapcheck.stateful_tests.work import Control, Run, Tick
 
 HYPOTHESIS: Final = "hypothesis"  # the baseline that is the stateful phase, with all the time there is
-SHRINK_SECONDS: Final = 10.0
+SHRINK_SECONDS: Final = 30.0  # of wall-clock
 DEVICES: Final = 3
 
 
@@ -126,18 +127,24 @@ def _hunt_in_worker(bug: SeededBug, options: HuntOptions) -> Score | None:
 
 # --- one bug --------------------------------------------------------------------------------------
 class _UntilFound(Control):
-    """Asks a unit to end as soon as it has a violation, or as nobody waits any more."""
+    """Asks a unit to end when it has a violation, when its time is over, or when nobody waits any more."""
 
-    def __init__(self, stop_asked: Callable[[], bool]) -> None:
+    def __init__(self, seconds: float, stop_asked: Callable[[], bool]) -> None:
         super().__init__(self._hear)
         self._stop_asked = stop_asked
+        self._begun = time.process_time()
+        self._seconds_max = seconds
         self._found = False
+
+    @property
+    def seconds(self) -> float:
+        return time.process_time() - self._begun
 
     def _hear(self, tick: Tick) -> None:
         self._found = self._found or tick.violations > 0
 
     def stop_asked(self) -> bool:
-        return self._found or self._stop_asked()
+        return self._found or self.seconds > self._seconds_max or self._stop_asked()
 
 
 class _Caught(NamedTuple):
@@ -193,17 +200,18 @@ def _hunted(bug: SeededBug, options: HuntOptions, score: Score, stop_asked: Call
 
 def _search(run: Run, unit: Unit, seconds: float, stop_asked: Callable[[], bool]) -> _Caught | None:
     """Run the shards of a phase one after the other until one of them has a violation."""
-    begun = time.monotonic()
+    spent = 0.0
     for shard in range(SHARDS):
-        before = time.monotonic() - begun
-        share = max(0.0, seconds - before) / (SHARDS - shard)
-        answer = run(replace(unit, shard=shard, seconds=share), _UntilFound(stop_asked))
+        control = _UntilFound((seconds - spent) / (SHARDS - shard), stop_asked)
+        answer = run(replace(unit, shard=shard), control)
         if answer.interrupted or stop_asked():
             raise KeyboardInterrupt
         errors = [each for each in answer.failures if each.evidence[0].severity is Severity.ERROR]
         if errors:
-            first = min(errors, key=lambda each: each.found_after_s)
-            return _Caught(min(errors, key=_length), before + first.found_after_s)
+            # What was found is told a little later, and wall-clock runs while others work: the less is nearer to it.
+            first = min(control.seconds, *(each.found_after_s for each in errors))
+            return _Caught(min(errors, key=_length), spent + first)
+        spent += control.seconds
     return None
 
 

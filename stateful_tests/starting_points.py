@@ -64,6 +64,7 @@ def _image(snapshot_id: str, name: str, tag: int) -> PreparedSnapshot:
     return PreparedSnapshot(snapshot_id, name, sectors=_SECTORS, tag=tag, date_sec=1_600_000_000)
 
 
+_CROSSED: Final = (_image("1", "2", 11), _image("2", "1", 12), _image("3", "a", 11))
 _PAIR: Final = (Kind.DRIVER, Kind.DRIVER)
 _THREE: Final = (Kind.DRIVER, Kind.DRIVER, Kind.DRIVER)
 _POINTS: Final = (
@@ -96,11 +97,11 @@ _POINTS: Final = (
         _group(*_PAIR),
         (AllCreate("a"), SubmitWrite("d0", 0, _CLUSTER_SECTORS, 30), SubmitWrite("d1", 0, _CLUSTER_SECTORS, 30)),
     ),
-    # one that is left out, and one that refuses
+    # one that is left out, with names that are another's id, and one that refuses
     Start(
         Setup((
             _spec(0, snapshots=(_image("1", "a", 11),)),
-            replace(_spec(1, snapshots=(_image("1", "a", 11),)), read_only=True),
+            replace(_spec(1, snapshots=_CROSSED), read_only=True),
             DeviceSpec("d2", Kind.EMPTY),
         ))
     ),
