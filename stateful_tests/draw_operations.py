@@ -64,7 +64,6 @@ _VMSTATE_CHUNKS: Final = (  # (offset, length) in bytes; most straddle a sector 
     (0, 100), (100, 665), (0, 765), (765, 1), (511, 2), (513, 1000), (4095, 2), (1, 4096), (0, 5000),
 )  # fmt: skip
 _VMSTATE_SIZES: Final = (765, 765, 765, 0, 100, 1, 4097)
-_BEYOND_32_BITS: Final = 5 << 30  # of VM state: a field of 32 bits would hold 1 << 30
 _FULL: Final = 1 << 30
 _RANGES: Final = tuple(  # (quarter of the device, sectors from there, length): cut to what the device has
     (quarter, delta, length)
@@ -294,7 +293,7 @@ def _create(chooser: Chooser, world: World) -> Operation:
     node = _node(chooser, world)
     image = device_of(world, node).image
     written = len(image.vmstate or b"") if image else 0
-    size = pick(chooser, (0, 0, 0, written, written, 765, 100, 65_537, _BEYOND_32_BITS))
+    size = pick(chooser, (0, 0, 0, written, written, 765, 100, 65_537))
     return Create(node, pick(chooser, _new_names(world)), size, *pick(chooser, _CLOCKS))
 
 

@@ -54,7 +54,6 @@ from snapcheck.stateful_tests.draw_setups import HAS_IMAGE
 FRESH = "n"
 _BITMAP = "bm0"
 _VMSTATE_BYTES = 765
-_BEYOND_32_BITS = 5 << 30
 _TAG = 90
 _CLUSTER_SECTORS = 8
 _NAMES_MAX = 3
@@ -112,7 +111,6 @@ def _snapshots(node: str, device: Device) -> Iterator[Operation]:
     yield List(node)
     yield Create(node, FRESH)
     yield Create(node, FRESH, _VMSTATE_BYTES)
-    yield Create(node, FRESH, _BEYOND_32_BITS)
     for name in names[:1]:
         yield Create(node, name)
     for name in (*names[:1], *ids[:1], FRESH):

@@ -123,6 +123,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "B06": _CUT,
     "B15": _CUT,
     "B18": _MEMORY,
+    "B29": "only a transaction finds a name taken, and the monitor's errors have no errno",
     "B31": _NO_TOOL,
     "B32": _NO_TOOL,
     "B35": "the engine has no overlap check over the trees of snapshots",
