@@ -87,12 +87,12 @@ class _Born(NamedTuple):
 
 
 class Tree:
-    """The states of a few epochs. After `grow` the counts are there: ways covered, possible ones, different states."""
+    """The states of a few epochs. After `grow` the counts are there (states.Funnel says what they mean)."""
 
     def __init__(
         self, plan: Plan, window: Sequence[SectorWrite], base: MemoryFile, *, at: int, rng: np.random.Generator
     ) -> None:
-        self.enumerated = self.possible = self.distinct = 0
+        self.enumerated = self.possible = self.sampled = self.distinct = 0
         self._plan, self._window, self._rng = plan, window, rng
         self._writes = [write for write in window if write.entry.sort is not Sort.FLUSH]
         self._tears = plan.persistence is Persistence.SECTOR_TORN
@@ -151,6 +151,7 @@ class Tree:
         born.until[epoch[born.until[epoch] < 0]] = until
         possible = self._ways + self._ways_over
         self.possible += possible
+        self.sampled += not self._complete
         self.enumerated += possible if self._complete else min(int(born.ways[epoch].sum()), possible - 1)
         firsts = np.unique(born.hashes[epoch], return_index=True)[1]
         born.until[np.delete(epoch, firsts)] = -1  # the same as an earlier one

@@ -41,7 +41,7 @@ def test_a_call_without_a_command_shows_the_help_and_is_wrong(snapcheck: Snapche
     assert "Commands:" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["explore", "crash", "bugs"])
+@pytest.mark.parametrize("command", ["explore", "bugs"])
 def test_a_command_that_is_not_built_yet_says_so(snapcheck: Snapcheck, command: str) -> None:
     done = snapcheck(command, "--log", "x", "y")
     assert (done.returncode, done.stdout) == (2, "")
