@@ -32,7 +32,7 @@ from snapcheck.stateful_tests.run import snapcheck_version
 
 PHASE: Final = "crash"
 IMAGES: Final = "crash-images"  # the folder of crash images in that of the report
-TOLD_MAX: Final = 3  # violations of one law on one device that are told; all are counted
+TOLD_MAX: Final = 3  # different violations of one law on one device that are told; all are counted
 BASE_BYTES_MAX: Final = 1 << 34
 _PIECE_BYTES: Final = 1 << 20
 
@@ -142,13 +142,13 @@ def _violations(
 ) -> tuple[ViolationReport, ...]:
     """Return the first violations of each law on each device, and write the crash image of each."""
     by_device = {each.device: each for each in logs}
-    told: Counter[tuple[Law, str]] = Counter()
+    told: dict[tuple[Law, str], set[str]] = {}
     found: list[ViolationReport] = []
     for judgement in judgements:
         for finding in judgement.findings:
-            key = (finding.law, judgement.device)
-            told[key] += 1
-            if told[key] <= TOLD_MAX:
+            words = told.setdefault((finding.law, judgement.device), set())
+            if finding.evidence[0] not in words and len(words) < TOLD_MAX:
+                words.add(finding.evidence[0])
                 found.append(_violation(finding, by_device[judgement.device], out, seconds))
     return tuple(found)
 

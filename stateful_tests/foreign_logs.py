@@ -36,6 +36,7 @@ LAWS: Final = (Law.OPENS, Law.DURABLE, Law.ATOMIC_OP, Law.NO_CORRUPTION, Law.REP
 PERSISTENCES: Final = (Persistence.PREFIX, Persistence.EPOCH, Persistence.SECTOR_TORN)
 _CONTENT_BYTES_MAX: Final = 32 << 20  # of one image whose sectors are compared one by one
 _SECTORS_TOLD: Final = 3
+_MESSAGES_TOLD: Final = 5
 
 Listed = tuple[SnapshotInfo, ...]
 
@@ -205,7 +206,9 @@ class _Course:
             return []
         check = see(self.image(judged.cut)).check
         assert check is not None
-        return [f"{check.corruptions} corruptions", *check.messages[:5]]
+        told = check.messages[: min(check.corruptions, _MESSAGES_TOLD)]
+        more = check.corruptions - len(told)
+        return [*told, *([f"and {more} more corruptions"] if more else [])]
 
     def image(self, cut: Cut) -> MemoryFile:
         """Return the disk that a cut leaves."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from snapcheck.fault_injection.crash.overlay import Places
 from snapcheck.model.content import SECTOR
 
 Numbers = NDArray[np.int64]
+_ALL: Final = (1 << 64) - 1
 
 
 def distinct(columns: Sequence[NDArray[np.integer]]) -> tuple[Numbers, Numbers]:
@@ -45,13 +47,15 @@ class Clusters:
         self._bits = cluster_bits
         self._columns = places.by_cluster(cluster_bits)
         self._known: dict[tuple[int, tuple[int, ...]], bytes] = {}
+        self._fixed_numbers: dict[int, int] = {}
+        self._zeroes = bytes(1 << cluster_bits)
 
     def columns(self, clusters: Iterable[int]) -> list[int]:
         """Return the columns that have a part in any of `clusters`."""
         found: dict[int, None] = {}
-        for cluster in clusters:
-            found |= dict.fromkeys(self._columns.get(cluster, ()))
-        return list(found)
+        for cluster in self._columns.keys() & set(clusters):
+            found |= dict.fromkeys(self._columns[cluster])
+        return sorted(found)
 
     def changes(self, cluster: int) -> bool:
         """Tell whether the cluster may hold different things in different states."""
@@ -72,6 +76,17 @@ class Clusters:
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = self._made(cluster, versions)
+        return known
+
+    def number(self, content: bytes) -> int:
+        """Return a number that tells contents apart, 0 for zeroes; another one in each process."""
+        return 0 if content == self._zeroes else hash(content) & _ALL
+
+    def fixed_number(self, cluster: int) -> int:
+        """Return the number of what a cluster holds that never changes."""
+        known = self._fixed_numbers.get(cluster)
+        if known is None:
+            known = self._fixed_numbers[cluster] = self.number(self.content(cluster, ()))
         return known
 
     def _made(self, cluster: int, versions: tuple[int, ...]) -> bytes:

@@ -88,7 +88,7 @@ def test_a_snapshot_that_was_answered_and_not_flushed_is_not_durable() -> None:
 
 def test_a_header_that_overtakes_the_refcounts_is_a_corruption() -> None:
     found = findings(without_flushes(recorded(create)), Persistence.EPOCH)
-    assert any(each.law is Law.NO_CORRUPTION and "references" in each.evidence[1] for each in found)
+    assert any(each.law is Law.NO_CORRUPTION and "references" in each.evidence[0] for each in found)
 
 
 def test_where_flushes_lie_nothing_is_promised() -> None:
