@@ -17,7 +17,7 @@ from snapcheck.fault_injection.crash.overlay import NeedsPlainError
 from snapcheck.fault_injection.crash.trees import Flags, any_of_row, l2_rows, trees_of
 from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
 from snapcheck.impl.qcow2.host import Codec, Words
-from snapcheck.impl.qcow2.layout import ImageError, ceil_div
+from snapcheck.impl.qcow2.layout import OFFSET_MASK, ImageError, ceil_div
 from snapcheck.impl.qcow2.state import State
 
 _CELLS_MAX: Final = 1 << 24  # versions of tables times clusters of the file
@@ -198,11 +198,12 @@ def _blocks(state: State, clusters: int) -> tuple[dict[int, int], bool]:
     blocks: dict[int, int] = {}
     wrong, known = False, set[int]()
     for index in np.flatnonzero(table).tolist():
-        offset = int(table[index])
+        word = int(table[index])
+        offset = word & OFFSET_MASK
         cluster = offset >> header.cluster_bits
-        if offset & (header.cluster_bytes - 1) or cluster >= clusters or cluster in known:
-            wrong = True
-        else:
+        astray = offset & (header.cluster_bytes - 1) or cluster >= clusters or cluster in known
+        wrong = wrong or bool(astray) or word != offset
+        if offset and not astray:
             blocks[index] = cluster
             known.add(cluster)
     return blocks, wrong

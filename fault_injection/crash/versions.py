@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from snapcheck.fault_injection.crash.columns import Rows
 from snapcheck.fault_injection.crash.overlay import Places
-from snapcheck.model.content import SECTOR
 
 Numbers = NDArray[np.int64]
 _ALL: Final = (1 << 64) - 1
@@ -40,9 +39,10 @@ class Versions:
 
 
 class Clusters:
-    """The clusters of the disks of some states, for clusters of one size. Contents are made once."""
+    """The clusters of the disks of some states, for clusters of one size and files of one. Contents are made once."""
 
-    def __init__(self, places: Places, cluster_bits: int) -> None:
+    def __init__(self, places: Places, cluster_bits: int, *, size: int) -> None:
+        self._size = size
         self._places = places
         self._bits = cluster_bits
         self._columns = places.by_cluster(cluster_bits)
@@ -90,11 +90,5 @@ class Clusters:
         return known
 
     def _made(self, cluster: int, versions: tuple[int, ...]) -> bytes:
-        size, offset = 1 << self._bits, cluster << self._bits
-        columns = self._places.columns
-        raw = bytearray(columns.base.pread(offset, size))
         by_column = dict(zip(self._columns.get(cluster, ()), versions, strict=True))
-        for sector, (number, place) in self._places.within(offset, size) if by_column else ():
-            start = sector * SECTOR - offset
-            raw[start : start + SECTOR] = columns.columns[number].contents[by_column[number]][place]
-        return bytes(raw)
+        return self._places.patched(cluster << self._bits, 1 << self._bits, by_column, size=self._size)

@@ -132,6 +132,23 @@ def test_a_file_that_grows_and_shrinks_is_judged_alike() -> None:
     compare(base, log, Persistence.EPOCH)
 
 
+def test_odd_words_in_the_refcount_table_are_judged_alike() -> None:
+    disk = an_image(cluster_bytes=512)
+    base, log = disk.clone(), WriteLog()
+    table, file = read_header(disk).refcount_table_offset, LoggedFile(log, disk, "d0")
+    for place, word in enumerate((1 << 63 | 0x3400, 0x3401, 1 << 40, int.from_bytes(disk.pread(table, 8), "big"))):
+        file.pwrite(table + 8 * (place + 12), word.to_bytes(8, "big"))
+    assert compare(base, log, Persistence.EPOCH).plain == 0
+
+
+def test_what_the_medium_put_behind_the_end_of_the_file_is_not_seen() -> None:
+    disk = an_image(cluster_bytes=512)
+    base, log = disk.clone(), WriteLog()
+    image = Image.open(LoggedFile(log, disk, "d0"))
+    image.snapshot_create(SnapshotInfo(name="n"))  # the new table ends the file, within a sector
+    compare(base, log, Persistence.NO_BARRIERS, fill=Fill.GARBAGE)
+
+
 def test_what_an_opening_would_change_goes_to_the_plain_judge() -> None:
     disk = an_image()
     dirty = read_header(disk)._replace(incompatible=1)
