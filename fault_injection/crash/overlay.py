@@ -43,7 +43,7 @@ class Places:
         return list(zip(self._sectors[low:high], self._where[low:high], strict=True))
 
     def patched(self, offset: int, length: int, versions: Sequence[int] | Mapping[int, int], *, size: int) -> bytes:
-        """Return a range of bytes where the columns have these `versions`; behind `size`, the file's end, are zeroes."""
+        """Return a range of bytes where columns have these `versions`; behind `size`, the file's end, are zeroes."""
         raw = self.columns.base.pread(offset, length)
         changed = self.within(offset, length)
         if changed:
