@@ -115,7 +115,7 @@ def is_gone(view: View) -> bool:
 
 
 def died_of(seen: Observation) -> str:
-    """Return what a driver died of while it was looked at: the reason of an error that is no errno; "" if there is none."""
+    """Return what a driver died of while it was looked at, a reason that is no errno; "" while it lives."""
     for view in (seen.memory, seen.disk):
         for text in view.errors if view is not None else ():
             part, _, reason = text.partition(": ")

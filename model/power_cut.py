@@ -39,3 +39,22 @@ class Cut:
     dropped: tuple[int, ...] = ()
     torn: tuple[Torn, ...] = ()
     fill: Fill = Fill.OLD
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Something that was sent down to a disk, without its data: what a report draws.
+
+    step    the index of the step that sent it, None before the first
+    sort    write, zeroes, discard, flush or truncate
+    offset  in bytes; of a truncate the new size
+    region  what the bytes are to the driver, "" when it did not say
+    """
+
+    number: int
+    device: str
+    step: int | None
+    sort: str
+    offset: int = 0
+    length: int = 0
+    region: str = ""
