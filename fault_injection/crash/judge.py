@@ -1,0 +1,96 @@
+"""Judging every state that a power cut may leave of one device.
+
+    judge = Judge()
+    for judged in judge.judge(log, base, device="d0", persistence=Persistence.EPOCH):
+        judged.cut, judged.until, judged.states, judged.seen      # and judge.funnel afterwards
+
+States that show the same in the same epoch are told once, by the cut of one of them: the earliest, with the fewest
+lost writes. The cut may come at any position from `cut.at` to `until` and leave this very disk; what is allowed must
+be asked for each position where a user learned something in between, and grows stricter with them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from snapcheck.fault_injection.crash.cuts import Cut, Fill, Persistence, image_of
+from snapcheck.fault_injection.crash.seen import Seen, see
+from snapcheck.fault_injection.crash.states import STATES_MAX, Funnel, states_of
+from snapcheck.fault_injection.crash.tree import States
+from snapcheck.fault_injection.write_log import WriteLog
+from snapcheck.impl.blockfile import MemoryFile
+
+See = Callable[[MemoryFile], Seen]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """States of one epoch that show the same.
+
+    cut     the witness: the earliest of them, with the fewest lost writes
+    until   the last position at which the witness may be left
+    states  how many different disks there are
+    witnesses  a cut for each of them that differs in anything that is read, the witness first
+    """
+
+    cut: Cut
+    until: int
+    states: int
+    seen: Seen
+    witnesses: "Witnesses"
+
+
+class Witnesses(Sequence[Cut]):
+    """Cuts that are made when they are looked at: there may be thousands, and few are needed."""
+
+    def __init__(self, states: States, numbers: Sequence[int]) -> None:
+        self._states = states
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, place: int) -> Cut:  # type: ignore[override]
+        return self._states.cut(self._numbers[place])
+
+
+class Judge:
+    """Judges the states that power cuts leave, and counts them in `funnel`.
+
+    `see` is what looks at one disk: the engine by default, or another driver's eyes.
+    """
+
+    def __init__(self, *, see: See = see) -> None:
+        self._see = see
+        self.funnel = Funnel()
+
+    def judge(
+        self, log: WriteLog, base: MemoryFile, *, device: str, persistence: Persistence, fill: Fill = Fill.OLD,
+        bound: int = STATES_MAX, seed: int = 0,
+    ) -> Iterator[Judged]:  # fmt: skip
+        """Yield what the states of `device` show; `base` is what its disk held when the log began."""
+        for states in states_of(
+            log, base, device=device, persistence=persistence, funnel=self.funnel, fill=fill, bound=bound, seed=seed
+        ):
+            yield from self._plainly(states, log, base)
+
+    def _plainly(self, states: States, log: WriteLog, base: MemoryFile) -> Iterator[Judged]:
+        classes: dict[tuple[object, ...], tuple[Seen, list[int]]] = {}
+        for number in range(len(states)):
+            seen = self._see(image_of(base, log, states.cut(number)))
+            classes.setdefault((int(states.until[number]), *seen.key), (seen, []))[1].append(number)
+        self.funnel.judged += len(states)
+        self.funnel.plain += len(states)
+        self.funnel.read_set_distinct += len(states)
+        for seen, numbers in classes.values():
+            until = int(states.until[numbers[0]])
+            yield Judged(states.cut(numbers[0]), until, len(numbers), seen, Witnesses(states, numbers))
+
+
+def consistent(judged: Iterable[Judged]) -> range:
+    """Return the positions at which one power cut may leave all of these at once, one for each device.
+
+    The log is one order over all devices, so a device is never ahead of what was issued only after another one had
+    acknowledged; within the open epoch each device loses what it likes.
+    """
+    spans = [(each.cut.at, each.until) for each in judged]
+    return range(max(at for at, _ in spans), min(until for _, until in spans) + 1)
