@@ -15,7 +15,7 @@ from snapcheck.model.facts import HELD, Evidence, error
 from snapcheck.model.history import After, Observation
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import died_of, is_dead
-from snapcheck.model.operations import OPERATIONS, AllCreate, AllDelete, AllGoto, DelVm, LoadVm, Operation, SaveVm
+from snapcheck.model.operations import OPERATIONS, AllCreate, AllDelete, AllGoto, DelVm, LoadVm, Operation, SaveVm, Transaction
 from snapcheck.model.power_cut import Cut, Fill
 
 # Models of the medium under which nothing is promised but that nobody dies: flushes that lie.
@@ -177,7 +177,7 @@ CRASH_RULES: Final[Mapping[Law, CrashRule]] = {
     Law.ATOMIC_OP: CrashRule("An operation that a power cut breaks off has happened or has not.", _FILES),
     Law.GROUP_CUT: CrashRule(
         "A power cut during an operation on several devices leaves a prefix of it.", _FILES,
-        (AllCreate, AllDelete, AllGoto, SaveVm, LoadVm, DelVm),
+        (AllCreate, AllDelete, AllGoto, SaveVm, LoadVm, DelVm, Transaction),
     ),
     Law.REPAIR_IS_SAFE: CrashRule(
         "Repair after a power cut keeps all that is durable, ends clean, and may itself be cut.",

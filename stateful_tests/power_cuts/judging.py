@@ -1,0 +1,190 @@
+"""What may be left when the power goes at the end of a recording, held against the model and the laws."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Final, NamedTuple
+
+from snapcheck.fault_injection.crash.cuts import Persistence, image_of
+from snapcheck.fault_injection.crash.judge import Judge, Judged
+from snapcheck.fault_injection.crash.seen import Seen
+from snapcheck.fault_injection.crash.states import Funnel
+from snapcheck.model import crash_laws
+from snapcheck.model.crash import stages_that_fit
+from snapcheck.model.crash_laws import CutFacts
+from snapcheck.model.facts import Evidence
+from snapcheck.model.history import Observation, PowerCut
+from snapcheck.model.law_names import Law
+from snapcheck.model.operations import kind_of
+from snapcheck.model.power_cut import Cut, Fill, Sent
+from snapcheck.stateful_tests.power_cuts.recording import Recording
+from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
+
+_TOLD_MAX: Final = 3  # of the same law on the same device: the others are counted
+
+
+class Found(NamedTuple):
+    """What speaks against the driver, and the cut that shows it."""
+
+    evidence: Evidence
+    cut: PowerCut
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of one device: the states that look the same, as they were judged, and the stages that they fit."""
+
+    device: str
+    judged: Judged
+    observed: Observation
+    fitting: frozenset[int]
+    returned: bool
+    broken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which states are looked at: under which models of the medium, and how many of an epoch at most."""
+
+    persistence: tuple[Persistence, ...]
+    bound: int
+    fill: Fill = Fill.OLD
+
+
+@dataclass(slots=True)
+class CutJudge:
+    """Judges the cuts at the end of a recording.
+
+    laws    by law: how often it was checked, and how often it was broken
+    funnel  how many states there were at each stage
+    """
+
+    recording: Recording
+    seed: int = 0
+    laws: dict[Law, list[int]] = field(default_factory=lambda: {law: [0, 0] for law in Law})
+    funnel: Funnel = field(default_factory=Funnel)
+    _fitting: dict[tuple[str, Seen], frozenset[int]] = field(default_factory=dict[tuple[str, Seen], frozenset[int]])
+    _told: Counter[tuple[Law, str]] = field(default_factory=Counter[tuple[Law, str]])
+
+    def judge(self, plan: Plan) -> Iterator[Found | Left]:
+        """Yield what is left of each device, and what speaks against the driver, as it is found.
+
+        A model of the medium that comes later in the plan is looked at only if those before it were not exhaustive.
+        """
+        for persistence in plan.persistence:
+            before = Funnel()
+            before.add(self.funnel)
+            yield from self._judge(persistence, plan)
+            if self.funnel.possible - before.possible == self.funnel.enumerated - before.enumerated:
+                return
+
+    def _judge(self, persistence: Persistence, plan: Plan) -> Iterator[Found | Left]:
+        left: dict[str, list[Left]] = {}
+        for device in self.recording.devices:
+            judge = new_judge(self.recording.target)
+            for judged in judge.judge(
+                self.recording.log, self.recording.bases[device], device=device, persistence=persistence,
+                fill=plan.fill, since=self.recording.since, bound=plan.bound, seed=self.seed,
+            ):  # fmt: skip
+                each = self._look(device, judged, persistence)
+                left.setdefault(device, []).append(each)
+                if each.broken:
+                    yield from self._against(judge, each, persistence)
+                yield each
+            self.funnel.add(judge.funnel)
+        if len(self.recording.course.changing) > 1:
+            yield from self._groups(left, persistence)
+
+    # --- one device -------------------------------------------------------------------------------
+    def _look(self, device: str, judged: Judged, persistence: Persistence) -> Left:
+        seen = judged.seen
+        observed = observation(device, seen)
+        fitting = self._fitting.get((device, seen))
+        if fitting is None:
+            fitting = self._fitting[device, seen] = stages_that_fit(
+                self.recording.course, self.recording.world.devices[device], observed
+            )
+        returned = judged.until >= self.recording.returned
+        facts = self._facts(device, observed, fitting, persistence, judged.cut, returned=returned)
+        broken = False
+        for law, evidence in crash_laws.judge(facts):
+            self.laws[law][0] += 1
+            self.laws[law][1] += evidence is not None
+            broken = broken or evidence is not None
+        return Left(device, judged, observed, fitting, returned, broken)
+
+    def _facts(
+        self, device: str, observed: Observation, fitting: frozenset[int], persistence: Persistence, cut: Cut, *,
+        returned: bool,
+    ) -> CutFacts:  # fmt: skip
+        recording = self.recording
+        return CutFacts(
+            self.what, recording.world.devices[device], recording.course, returned, observed, fitting,
+            crash_laws.binds(persistence.value, cut),
+        )  # fmt: skip
+
+    @property
+    def what(self) -> str:
+        """The operation at work, in words."""
+        return kind_of(self.recording.history.steps[-1].operation)
+
+    def _against(self, judge: Judge, left: Left, persistence: Persistence) -> Iterator[Found]:
+        """Look once more at what breaks a law, closely and with all messages, and yield the evidence."""
+        cut = left.judged.cut
+        disk = image_of(self.recording.bases[left.device], self.recording.log, cut)
+        observed = observation(left.device, judge.look(disk))
+        facts = self._facts(left.device, observed, left.fitting, persistence, cut, returned=left.returned)
+        for law, evidence in crash_laws.judge(facts):
+            if evidence is not None and self._worth_telling(law, left.device):
+                cut_found = self.power_cut(persistence, (left,))
+                yield Found(evidence, cut_found)
+
+    def _worth_telling(self, law: Law, device: str) -> bool:
+        self._told[law, device] += 1
+        return self._told[law, device] <= _TOLD_MAX
+
+    def power_cut(self, persistence: Persistence, left: Iterable[Left]) -> PowerCut:
+        """Return a cut that leaves this, as a history records it."""
+        left = tuple(left)
+        return PowerCut(
+            persistence.value, tuple(each.judged.cut for each in left), returned=all(each.returned for each in left),
+            seen=tuple(each.observed for each in left), log=sent(self.recording),
+        )  # fmt: skip
+
+    # --- several devices --------------------------------------------------------------------------
+    def _groups(self, left: dict[str, list[Left]], persistence: Persistence) -> Iterator[Found]:
+        """Hold against each other what one and the same cut may leave of all devices."""
+        if not crash_laws.binds(persistence.value, Cut("", 0)):
+            return
+        for together in product(*(_spans(left[device]) for device in self.recording.devices)):
+            first = max(each.judged.cut.at for each in together)
+            last = min(each.judged.until for each in together)
+            if first > last or first >= self.recording.returned or not all(each.fitting for each in together):
+                continue
+            fitting = {each.device: each.fitting for each in together}
+            evidence = crash_laws.group_cut(self.recording.course, self.what, fitting)
+            self.laws[Law.GROUP_CUT][0] += 1
+            if evidence is not None:
+                self.laws[Law.GROUP_CUT][1] += 1
+                if self._worth_telling(Law.GROUP_CUT, evidence.device):
+                    yield Found(evidence, self.power_cut(persistence, together))
+
+
+def _spans(left: Iterable[Left]) -> list[Left]:
+    """Return one for each way to fit and each end of an epoch: the one that can be left earliest."""
+    spans: dict[tuple[int, frozenset[int]], Left] = {}
+    for each in left:
+        key = each.judged.until, each.fitting
+        best = spans.get(key)
+        if best is None or each.judged.cut.at < best.judged.cut.at:
+            spans[key] = each
+    return list(spans.values())
+
+
+def sent(recording: Recording) -> tuple[Sent, ...]:
+    """Return the log of a recording without the data."""
+    return tuple(
+        Sent(each.number, each.device, each.step, each.sort.value, each.offset, each.length, each.region)
+        for each in recording.log.entries
+    )
