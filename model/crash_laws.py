@@ -15,7 +15,17 @@ from snapcheck.model.facts import HELD, Evidence, error
 from snapcheck.model.history import After, Observation
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import died_of, is_dead
-from snapcheck.model.operations import OPERATIONS, AllCreate, AllDelete, AllGoto, DelVm, LoadVm, Operation, SaveVm, Transaction
+from snapcheck.model.operations import (
+    OPERATIONS,
+    AllCreate,
+    AllDelete,
+    AllGoto,
+    DelVm,
+    LoadVm,
+    Operation,
+    SaveVm,
+    Transaction,
+)
 from snapcheck.model.power_cut import Cut, Fill
 
 # Models of the medium under which nothing is promised but that nobody dies: flushes that lie.

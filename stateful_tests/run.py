@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from snapcheck.impl.targets import Target, TargetError
+from snapcheck.model.crash_laws import CRASH_RULES
 from snapcheck.model.history import Abilities, History
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.laws import RULES, is_observable
@@ -29,7 +30,7 @@ from snapcheck.stateful_tests.corpus import NAME as NAME_OF_CORPUS
 from snapcheck.stateful_tests.corpus import Corpus
 from snapcheck.stateful_tests.coverage import coverage
 from snapcheck.stateful_tests.goals import declared, missed
-from snapcheck.stateful_tests.phases import images, stateful, sweep, walk
+from snapcheck.stateful_tests.phases import crash, images, stateful, sweep, walk
 from snapcheck.stateful_tests.replay import Replayed, ReplayState, replay
 from snapcheck.stateful_tests.session import Care
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
@@ -39,9 +40,13 @@ from snapcheck.stateful_tests.work import Crew, Run, Tick, crew
 # In the order in which they run: what is exhaustive first, what is random with the time that is left.
 RUNNERS: Final[Mapping[str, Run]] = {
     images.NAME: images.run, sweep.NAME: sweep.run, walk.NAME: walk.run, stateful.NAME: stateful.run,
+    crash.NAME: crash.run,
 }  # fmt: skip
 PHASES: Final = tuple(RUNNERS)
-_WEIGHTS: Final = {images.NAME: 2, sweep.NAME: 6, walk.NAME: 2, stateful.NAME: 2}  # how time and histories are shared
+_WEIGHTS: Final = {  # how time and histories are shared
+    images.NAME: 2, sweep.NAME: 6, walk.NAME: 2, stateful.NAME: 2, crash.NAME: 4,
+}  # fmt: skip
+_EXHAUSTIVE: Final = frozenset({sweep.NAME, crash.NAME})  # up to a length
 SHRINK_SECONDS: Final = {Severity.ERROR: 10.0, Severity.WARNING: 1.0}  # for one violation
 SHRINK_SECONDS_IN_ALL: Final = 60.0
 VIOLATIONS_MAX: Final = 25  # different ones that are shrunk and shown; all are counted by their laws
@@ -255,7 +260,7 @@ def _phase_report(name: str, answers: Sequence[Answer], seconds: float, options:
     counts["coverage cells reached"] = len({cell for answer in answers for cell in answer.cells})
     whole = len(answers) == SHARDS and not any(answer.interrupted for answer in answers)
     length = min((answer.length for answer in answers), default=0)
-    complete = whole and (name != sweep.NAME or length > 0)
+    complete = whole and (name not in _EXHAUSTIVE or length > 0) and not counts[crash.SAMPLED]
     return PhaseReport(
         name, sum(a.histories for a in answers), sum(a.steps for a in answers), seconds, complete,
         _scope(name, options, length), dict(sorted(counts.items())),
@@ -266,8 +271,9 @@ def _scope(name: str, options: RunOptions, length: int) -> str:
     """Return what a phase has covered, in words; of an exhaustive one, what it has covered or was to cover at least."""
     if name == images.NAME:
         return images.SCOPE
-    if name == sweep.NAME:
-        return sweep.scope(options.profile, devices=options.devices, length=max(1, length))
+    if name in _EXHAUSTIVE:
+        scope = sweep.scope if name == sweep.NAME else crash.scope
+        return scope(options.profile, devices=options.devices, length=max(1, length))
     steps = walk.STEPS_MAX if name == walk.NAME else stateful.STEPS_MAX
     return f"random histories of up to {steps} operations, 1 to {options.devices} devices, {SHARDS} shards"
 
@@ -350,7 +356,7 @@ def _errors_of_telling_laws_first(failure: Failure) -> tuple[bool, int]:
     return first.severity is not Severity.ERROR, _TELLING[first.law]
 
 
-_TELLING: Final = {law: place for place, law in enumerate(RULES)}
+_TELLING: Final = {law: place for place, law in enumerate((*CRASH_RULES, *RULES))}
 
 
 def _is_told(run: _Run, law: str, operation: str, severity: str) -> bool:
@@ -398,7 +404,7 @@ def _result(run: _Run) -> RunResult:
     options, abilities = run.options, run.abilities or Abilities()
     hidden = {law for law in Law if not is_observable(law, abilities)}
     laws = tuple(LawReport(law, run.laws[law][0], run.laws[law][1], not_observable=law in hidden) for law in Law)
-    expected = images.LAWS if options.phases == (images.NAME,) else tuple(Law)
+    expected = _laws_of(options.phases)
     unchecked = [each.law.value for each in laws if each.law in expected and not (each.checked or each.not_observable)]
     if unchecked and run.phases and not run.notes:
         run.notes.append(
@@ -410,6 +416,14 @@ def _result(run: _Run) -> RunResult:
         coverage=coverage(run.cells, devices=options.devices, kinds=abilities.operations),
         violations=_grouped(run.violations), notes=tuple(run.notes),
     )  # fmt: skip
+
+
+def _laws_of(phases: Sequence[str]) -> tuple[Law, ...]:
+    """Return the laws that some of these phases must have checked."""
+    if set(phases) <= {images.NAME, crash.NAME}:
+        some = {images.NAME: images.LAWS, crash.NAME: crash.LAWS}
+        return tuple(law for law in Law if any(law in some[name] for name in phases))
+    return tuple(law for law in Law if law not in CRASH_RULES or crash.NAME in phases)
 
 
 def _grouped(violations: Sequence[ViolationReport]) -> tuple[ViolationReport, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from snapcheck.fault_injection.crash.cuts import Persistence
+from snapcheck.fault_injection.crash.cuts import Persistence, image_of
 from snapcheck.fault_injection.write_log import LoggedFile, WriteLog
 from snapcheck.impl.blockfile import BlockError, BlockFile, MemoryFile
 from snapcheck.impl.driver import UnsupportedSetupError
@@ -24,10 +24,11 @@ from snapcheck.model.facts import Evidence, error
 from snapcheck.model.history import After, EventList, History, Observation, PowerCut, Purpose
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import Create, Delete, Goto, Operation, Write, kind_of
+from snapcheck.model.power_cut import Cut
 from snapcheck.model.setup import Semantics, Setup
 from snapcheck.model.snapshot import as_listed
 from snapcheck.stateful_tests.compare import Judge
-from snapcheck.stateful_tests.power_cuts.judging import Found
+from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left
 from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
 from snapcheck.stateful_tests.session import Checkpoint, Session
 from snapcheck.stateful_tests.watchdog import Watchdog
@@ -61,14 +62,13 @@ class Remnant:
         return seen.digest()
 
 
-def remnant(
-    target: Target, disk: MemoryFile, cut: PowerCut, observed: Observation, *, course: Course, before: Device,
-    fitting: frozenset[int], operation: Operation,
-) -> Remnant:  # fmt: skip
-    """Return what a cut left of a device that was `before`, and may be in the stages `fitting` now."""
-    stage = course.stages[max(fitting)][before.spec.name]
-    what = f"a cut during {kind_of(operation)}"
-    return Remnant(target, disk, cut, observed, as_seen(stage, before, observed), what)
+def remnant(judge: CutJudge, left: Left, witness: Cut) -> Remnant:
+    """Return the disk that `witness` leaves, which looks like `left` and fits a stage of the operation at work."""
+    recording = judge.recording
+    disk = image_of(recording.bases[left.device], recording.log, witness)
+    cut = replace(judge.power_cut((left,)), devices=(witness,))
+    device = as_seen(recording.course.stages[max(left.fitting)][left.device], left.before, left.observed)
+    return Remnant(recording.target, disk, cut, left.observed, device, judge.when(left))
 
 
 @dataclass(slots=True)
@@ -89,6 +89,11 @@ class GoingOn:
         for after in (After.OPEN, After.REPAIR):
             if after is After.OPEN or left.target.format == "qcow2":
                 yield from self._counted(Law.REPAIR_IS_SAFE, done_and_cut(left, after))
+
+    def take_laws(self) -> dict[Law, list[int]]:
+        """Return what was counted since the last call."""
+        taken, self.laws = self.laws, {law: [0, 0] for law in Law}
+        return taken
 
     def _counted(self, law: Law, found: Iterator[Found]) -> Iterator[Found]:
         first = next(found, None)

@@ -1,8 +1,8 @@
 """What may be left when the power goes at the end of a recording, held against the model and the laws."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Final, NamedTuple
 
@@ -13,11 +13,12 @@ from snapcheck.fault_injection.crash.states import Funnel
 from snapcheck.model import crash_laws
 from snapcheck.model.crash import stages_that_fit
 from snapcheck.model.crash_laws import CutFacts
+from snapcheck.model.device import Device
 from snapcheck.model.facts import Evidence
 from snapcheck.model.history import Observation, PowerCut
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import kind_of
-from snapcheck.model.power_cut import Cut, Fill, Sent
+from snapcheck.model.power_cut import Fill, Sent
 from snapcheck.stateful_tests.power_cuts.recording import Recording
 from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
 
@@ -33,14 +34,25 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is left of one device: the states that look the same, as they were judged, and the stages that they fit."""
+    """What is left of one device, `before` the operation at work: states that look the same, as they were judged.
 
-    device: str
+    persistence  the model of the medium under which they may be left; `bound` tells whether all laws bind there
+    fitting      the stages of the operation that they may be in
+    returned     the operation had returned; `broken`: they break a law
+    """
+
+    before: Device
     judged: Judged
+    persistence: Persistence
     observed: Observation
     fitting: frozenset[int]
     returned: bool
-    broken: bool
+    bound: bool
+    broken: bool = False
+
+    @property
+    def device(self) -> str:
+        return self.before.spec.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,77 +102,71 @@ class CutJudge:
                 each = self._look(device, judged, persistence)
                 left.setdefault(device, []).append(each)
                 if each.broken:
-                    yield from self._against(judge, each, persistence)
+                    yield from self._against(judge, each)
                 yield each
             self.funnel.add(judge.funnel)
         if len(self.recording.course.changing) > 1:
-            yield from self._groups(left, persistence)
+            yield from self._groups(left)
 
     # --- one device -------------------------------------------------------------------------------
     def _look(self, device: str, judged: Judged, persistence: Persistence) -> Left:
-        seen = judged.seen
-        observed = observation(device, seen)
+        """Ask the laws about states that look the same, and count what they say."""
+        recording, seen = self.recording, judged.seen
+        before, observed = recording.world.devices[device], observation(device, seen)
         fitting = self._fitting.get((device, seen))
         if fitting is None:
-            fitting = self._fitting[device, seen] = stages_that_fit(
-                self.recording.course, self.recording.world.devices[device], observed
-            )
-        returned = judged.until >= self.recording.returned
-        facts = self._facts(device, observed, fitting, persistence, judged.cut, returned=returned)
+            fitting = self._fitting[device, seen] = stages_that_fit(recording.course, before, observed)
+        returned, bound = judged.until >= recording.returned, crash_laws.binds(persistence.value, judged.cut)
+        left = Left(before, judged, persistence, observed, fitting, returned, bound)
         broken = False
-        for law, evidence in crash_laws.judge(facts):
+        for law, evidence in crash_laws.judge(self._facts(left)):
             self.laws[law][0] += 1
             self.laws[law][1] += evidence is not None
             broken = broken or evidence is not None
-        return Left(device, judged, observed, fitting, returned, broken)
+        return replace(left, broken=True) if broken else left
 
-    def _facts(
-        self, device: str, observed: Observation, fitting: frozenset[int], persistence: Persistence, cut: Cut, *,
-        returned: bool,
-    ) -> CutFacts:  # fmt: skip
-        recording = self.recording
-        return CutFacts(
-            self.what, recording.world.devices[device], recording.course, returned, observed, fitting,
-            crash_laws.binds(persistence.value, cut),
-        )  # fmt: skip
+    def _facts(self, left: Left) -> CutFacts:
+        course = self.recording.course
+        return CutFacts(self.what, left.before, course, left.returned, left.observed, left.fitting, left.bound)
 
     @property
     def what(self) -> str:
         """The operation at work, in words."""
         return kind_of(self.recording.history.steps[-1].operation)
 
-    def _against(self, judge: Judge, left: Left, persistence: Persistence) -> Iterator[Found]:
+    def when(self, left: Left) -> str:
+        """Return in words when the power went."""
+        return self._facts(left).when
+
+    def _against(self, judge: Judge, left: Left) -> Iterator[Found]:
         """Look once more at what breaks a law, closely and with all messages, and yield the evidence."""
-        cut = left.judged.cut
-        disk = image_of(self.recording.bases[left.device], self.recording.log, cut)
-        observed = observation(left.device, judge.look(disk))
-        facts = self._facts(left.device, observed, left.fitting, persistence, cut, returned=left.returned)
-        for law, evidence in crash_laws.judge(facts):
+        disk = image_of(self.recording.bases[left.device], self.recording.log, left.judged.cut)
+        closely = replace(left, observed=observation(left.device, judge.look(disk)))
+        for law, evidence in crash_laws.judge(self._facts(closely)):
             if evidence is not None and self._worth_telling(law, left.device):
-                cut_found = self.power_cut(persistence, (left,))
-                yield Found(evidence, cut_found)
+                yield Found(evidence, self.power_cut((closely,)))
 
     def _worth_telling(self, law: Law, device: str) -> bool:
         self._told[law, device] += 1
         return self._told[law, device] <= _TOLD_MAX
 
-    def power_cut(self, persistence: Persistence, left: Iterable[Left]) -> PowerCut:
-        """Return a cut that leaves this, as a history records it."""
-        left = tuple(left)
+    def power_cut(self, left: Sequence[Left]) -> PowerCut:
+        """Return a cut that leaves this of the devices, as a history records it."""
+        cuts = tuple(each.judged.cut for each in left)
         return PowerCut(
-            persistence.value, tuple(each.judged.cut for each in left), returned=all(each.returned for each in left),
+            left[0].persistence.value, cuts, returned=all(each.returned for each in left),
             seen=tuple(each.observed for each in left), log=sent(self.recording),
         )  # fmt: skip
 
     # --- several devices --------------------------------------------------------------------------
-    def _groups(self, left: dict[str, list[Left]], persistence: Persistence) -> Iterator[Found]:
+    def _groups(self, left: dict[str, list[Left]]) -> Iterator[Found]:
         """Hold against each other what one and the same cut may leave of all devices."""
-        if not crash_laws.binds(persistence.value, Cut("", 0)):
-            return
         for together in product(*(_spans(left[device]) for device in self.recording.devices)):
             first = max(each.judged.cut.at for each in together)
             last = min(each.judged.until for each in together)
-            if first > last or first >= self.recording.returned or not all(each.fitting for each in together):
+            if first > last or first >= self.recording.returned:
+                continue
+            if not all(each.fitting and each.bound for each in together):
                 continue
             fitting = {each.device: each.fitting for each in together}
             evidence = crash_laws.group_cut(self.recording.course, self.what, fitting)
@@ -168,7 +174,7 @@ class CutJudge:
             if evidence is not None:
                 self.laws[Law.GROUP_CUT][1] += 1
                 if self._worth_telling(Law.GROUP_CUT, evidence.device):
-                    yield Found(evidence, self.power_cut(persistence, together))
+                    yield Found(evidence, self.power_cut(together))
 
 
 def _spans(left: Iterable[Left]) -> list[Left]:
