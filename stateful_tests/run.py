@@ -395,7 +395,9 @@ def _report(run: _Run, failure: Failure, shrunk: Shrunk) -> None:
 
 
 def _identity(driver: str, law: Law, history: History) -> str:
-    text = repr((driver, law.value, history.setup, [(step.operation, step.faults) for step in history.steps]))
+    steps = [(step.operation, step.faults) for step in history.steps]
+    cut = () if history.cut is None else (history.cut.devices, history.cut.after)
+    text = repr((driver, law.value, history.setup, steps, *cut))
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
 
 

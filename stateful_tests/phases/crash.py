@@ -23,7 +23,7 @@ from snapcheck.model.device import World
 from snapcheck.model.history import History
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import Operation
-from snapcheck.model.power_cut import Cut, Fill
+from snapcheck.model.power_cut import Fill
 from snapcheck.model.setup import Setup
 from snapcheck.model.step import start as first_state
 from snapcheck.stateful_tests.chooser import RandomChooser
@@ -32,7 +32,7 @@ from snapcheck.stateful_tests.draw_operations import draw_operation
 from snapcheck.stateful_tests.draw_setups import draw_setup
 from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
-from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan
+from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, in_turn
 from snapcheck.stateful_tests.power_cuts.recording import Recorded, Recording, record
 from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, STARTS, crash_operations, starts
 from snapcheck.stateful_tests.session import Session
@@ -228,7 +228,7 @@ class _Crash:
         """Go on with disks that were left, one of each kind before a second one of any, those new to this shard."""
         going_on, most = self._going_on, self._reach.go_on
         tried_before = len(going_on.tried)
-        for each, witness in islice(_in_turn(left), _LOOKED_AT * most):
+        for each, witness in islice(in_turn(left), _LOOKED_AT * most):
             if len(going_on.tried) - tried_before >= most:
                 return
             for found in going_on.go_on(remnant(judge, each, witness)):
@@ -251,12 +251,3 @@ class _Crash:
         for law, (checked, violated) in laws.items():
             session.judge.counts[law][0] += checked
             session.judge.counts[law][1] += violated
-
-
-def _in_turn(left: list[Left]) -> Iterator[tuple[Left, Cut]]:
-    """Yield the cuts that leave different disks: the first of each kind, then the second of each, and so on."""
-    most = max((len(each.judged.witnesses) for each in left), default=0)
-    for place in range(most):
-        for each in left:
-            if place < len(each.judged.witnesses):
-                yield each, each.judged.witnesses[place]

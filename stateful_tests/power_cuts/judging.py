@@ -18,11 +18,11 @@ from snapcheck.model.facts import Evidence
 from snapcheck.model.history import Observation, PowerCut
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import kind_of
-from snapcheck.model.power_cut import Fill, Sent
+from snapcheck.model.power_cut import Cut, Fill, Sent
 from snapcheck.stateful_tests.power_cuts.recording import Recording
 from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
 
-_TOLD_MAX: Final = 3  # of the same law on the same device: the others are counted
+_TOLD_MAX: Final = 3
 
 
 class Found(NamedTuple):
@@ -68,12 +68,14 @@ class Plan:
 class CutJudge:
     """Judges the cuts at the end of a recording.
 
-    laws    by law: how often it was checked, and how often it was broken
-    funnel  how many states there were at each stage
+    told_max  so much evidence is given of the same law on the same device; the rest is counted
+    laws      by law: how often it was checked, and how often it was broken
+    funnel    how many states there were at each stage
     """
 
     recording: Recording
     seed: int = 0
+    told_max: int = _TOLD_MAX
     laws: dict[Law, list[int]] = field(default_factory=lambda: {law: [0, 0] for law in Law})
     funnel: Funnel = field(default_factory=Funnel)
     _fitting: dict[tuple[str, Seen], frozenset[int]] = field(default_factory=dict[tuple[str, Seen], frozenset[int]])
@@ -148,7 +150,7 @@ class CutJudge:
 
     def _worth_telling(self, law: Law, device: str) -> bool:
         self._told[law, device] += 1
-        return self._told[law, device] <= _TOLD_MAX
+        return self._told[law, device] <= self.told_max
 
     def power_cut(self, left: Sequence[Left]) -> PowerCut:
         """Return a cut that leaves this of the devices, as a history records it."""
@@ -186,6 +188,15 @@ def _spans(left: Iterable[Left]) -> list[Left]:
         if best is None or each.judged.cut.at < best.judged.cut.at:
             spans[key] = each
     return list(spans.values())
+
+
+def in_turn(left: Sequence[Left]) -> Iterator[tuple[Left, Cut]]:
+    """Yield the cuts that leave different disks: the first of each kind, then the second of each, and so on."""
+    most = max((len(each.judged.witnesses) for each in left), default=0)
+    for place in range(most):
+        for each in left:
+            if place < len(each.judged.witnesses):
+                yield each, each.judged.witnesses[place]
 
 
 def sent(recording: Recording) -> tuple[Sent, ...]:

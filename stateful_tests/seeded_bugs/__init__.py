@@ -37,3 +37,11 @@ CATALOGUE: Final = (
     SeededBug(f"{_HERE}.group:id_or_name", Law.RESULT, "B55"),
     SeededBug(f"{_HERE}.group:no_rollback", Law.PREFIX_APPLIED, "B77", Semantics.MODERN),
 )
+# Those that only a power cut shows: phase crash finds them.
+POWER_CUTS: Final = (
+    SeededBug(f"{_HERE}.power_cuts:lowered_before_delete", Law.NO_CORRUPTION, "B01"),
+    SeededBug(f"{_HERE}.power_cuts:old_tree_dropped_first", Law.NO_CORRUPTION, "B02"),
+    SeededBug(f"{_HERE}.power_cuts:counts_not_flushed", Law.NO_CORRUPTION, "B04"),
+    SeededBug(f"{_HERE}.power_cuts:header_written_twice", Law.ATOMIC_OP, "B06"),
+    SeededBug(f"{_HERE}.power_cuts:discarded_before_delete", Law.ATOMIC_OP, "B15"),
+)
