@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from snapcheck.fault_injection.crash.cuts import Fill, SectorWrite, filling
+from snapcheck.fault_injection.crash.cuts import SectorWrite, filling
 from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.model.content import SECTOR
+from snapcheck.model.power_cut import Fill
 
 Rows = NDArray[np.uint16]  # a row of version numbers for each state
 VERSIONS_MAX: Final = 1 << 16

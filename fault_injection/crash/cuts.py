@@ -1,4 +1,4 @@
-"""One power cut as plain data, and the disk that it leaves.
+"""What a medium promises of unflushed writes, and the disk that a power cut leaves (model.power_cut).
 
 Writes persist in whole sectors of 512 bytes, as the writer saw them: a write of a part of a sector takes along what
 the rest of it held when it was issued, because that is what a page cache, or QEMU's alignment of requests, sends to
@@ -7,13 +7,13 @@ the medium. The length of a file is kept in bytes; a lost write that would have 
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from snapcheck.fault_injection.write_log import Entry, Sort, WriteLog
 from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.model.content import SECTOR
+from snapcheck.model.power_cut import Cut, Fill
 
 _ZEROES: Final = bytes(SECTOR)
 
@@ -28,33 +28,6 @@ class Persistence(StrEnum):
     ONE_KEPT = "one-kept"  # one alone: the cheap part of epoch that finds what ran ahead
     TWO_DROPPED = "two-dropped"  # all but at most two
     NO_BARRIERS = "no-barriers"  # as epoch, and flushes do nothing: cache=unsafe, or a disk that lies
-
-
-class Fill(StrEnum):
-    """What the sectors of a lost write hold."""
-
-    OLD = "old"  # what they held before: disks
-    ZERO = "zero"  # zeroes: a file system that allocated the blocks and lost the data
-    GARBAGE = "garbage"  # anything: a medium that was erased and not written
-
-
-Torn = tuple[int, tuple[int, ...]]  # the number of an entry, and which of its sectors were lost (0 is the first)
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """What is left of one device's writes: plain data, so that a reproducer can name it.
-
-    at       power fails when this many entries of the log, over all devices, have been issued
-    dropped  the numbers of earlier entries of the device that did not survive
-    torn     entries of which some sectors did not survive
-    """
-
-    device: str
-    at: int
-    dropped: tuple[int, ...] = ()
-    torn: tuple[Torn, ...] = ()
-    fill: Fill = Fill.OLD
 
 
 class SectorWrite(NamedTuple):
@@ -115,7 +88,8 @@ def _sectors(file: MemoryFile, start: int, end: int) -> tuple[tuple[int, bytes],
 
 def image_of(base: MemoryFile, log: WriteLog, cut: Cut) -> MemoryFile:
     """Return the disk that `cut` leaves; `base` is what it held when the log began."""
-    image, lost, torn = base.clone(), frozenset(cut.dropped), dict(cut.torn)
+    image, lost = base.clone(), frozenset(cut.dropped)
+    torn = {each.number: each.lost for each in cut.torn}
     length = base.size()
     before = (entry for entry in log.for_device(cut.device) if entry.number < cut.at)
     for write in sector_writes(before, base.clone()):

@@ -12,12 +12,13 @@ be asked for each position where a user learned something in between, and grows 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from snapcheck.fault_injection.crash.cuts import Cut, Fill, Persistence, image_of
+from snapcheck.fault_injection.crash.cuts import Persistence, image_of
 from snapcheck.fault_injection.crash.seen import Seen, see
 from snapcheck.fault_injection.crash.states import STATES_MAX, Funnel, states_of
 from snapcheck.fault_injection.crash.tree import States
 from snapcheck.fault_injection.write_log import WriteLog
 from snapcheck.impl.blockfile import MemoryFile
+from snapcheck.model.power_cut import Cut, Fill
 
 See = Callable[[MemoryFile], Seen]
 
@@ -65,24 +66,32 @@ class Judge:
 
     def judge(
         self, log: WriteLog, base: MemoryFile, *, device: str, persistence: Persistence, fill: Fill = Fill.OLD,
-        bound: int = STATES_MAX, seed: int = 0,
+        since: int = 0, bound: int = STATES_MAX, seed: int = 0,
     ) -> Iterator[Judged]:  # fmt: skip
-        """Yield what the states of `device` show; `base` is what its disk held when the log began."""
+        """Yield what the states of `device` show; `base` is what its disk held when the log began.
+
+        The other arguments are those of `states_of`. In what is seen, 1 corruption or leak stands for any number of
+        them, and there are no messages: `look` has them.
+        """
         for states in states_of(
-            log, base, device=device, persistence=persistence, funnel=self.funnel, fill=fill, bound=bound, seed=seed
-        ):
+            log, base, device=device, persistence=persistence, funnel=self.funnel, fill=fill, since=since, bound=bound,
+            seed=seed,
+        ):  # fmt: skip
             yield from self._plainly(states, log, base)
 
+    def look(self, disk: MemoryFile) -> Seen:
+        """Return what one disk shows, by the plain judge, with all numbers and messages."""
+        return self._see(disk)
+
     def _plainly(self, states: States, log: WriteLog, base: MemoryFile) -> Iterator[Judged]:
-        classes: dict[tuple[object, ...], tuple[Seen, list[int]]] = {}
+        classes: dict[tuple[int, Seen], list[int]] = {}
         for number in range(len(states)):
-            seen = self._see(image_of(base, log, states.cut(number)))
-            classes.setdefault((int(states.until[number]), *seen.key), (seen, []))[1].append(number)
+            seen = self._see(image_of(base, log, states.cut(number))).outline
+            classes.setdefault((int(states.until[number]), seen), []).append(number)
         self.funnel.judged += len(states)
         self.funnel.plain += len(states)
         self.funnel.read_set_distinct += len(states)
-        for seen, numbers in classes.values():
-            until = int(states.until[numbers[0]])
+        for (until, seen), numbers in classes.items():
             yield Judged(states.cut(numbers[0]), until, len(numbers), seen, Witnesses(states, numbers))
 
 

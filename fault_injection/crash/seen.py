@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from snapcheck.impl.blockfile import BlockError, MemoryFile
@@ -55,11 +55,13 @@ class Seen:
     check: Check | None = None
 
     @property
-    def key(self) -> tuple[object, ...]:
-        """Return what makes a difference: all but how many leaks and corruptions there are, and where."""
-        check = self.check or Check()
-        wrong = (check.corruptions > 0, check.leaks > 0, check.copied_missing > 0)
-        return (self.error, self.view, self.contents, self.digests, wrong)
+    def outline(self) -> "Seen":
+        """Return the same without what makes no difference: how many leaks and corruptions there are, and where."""
+        check = self.check
+        if check is None:
+            return self
+        some = Check(min(check.corruptions, 1), min(check.leaks, 1), min(check.copied_missing, 1))
+        return replace(self, check=some)
 
 
 def see(disk: MemoryFile) -> Seen:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from snapcheck.fault_injection.crash.cuts import Fill, Persistence, SectorWrite, sector_writes
+from snapcheck.fault_injection.crash.cuts import Persistence, SectorWrite, sector_writes
 from snapcheck.fault_injection.crash.tree import Plan, States, Tree
 from snapcheck.fault_injection.write_log import Sort, WriteLog
 from snapcheck.impl.blockfile import MemoryFile
+from snapcheck.model.power_cut import Fill
 
 STATES_MAX: Final = 1 << 15  # in one epoch
 _WINDOW_WRITES: Final = 48  # epochs are looked at together up to so many writes
@@ -57,12 +58,13 @@ class Funnel:
 
 def states_of(
     log: WriteLog, base: MemoryFile, *, device: str, persistence: Persistence, funnel: Funnel,
-    fill: Fill = Fill.OLD, bound: int = STATES_MAX, seed: int = 0,
+    fill: Fill = Fill.OLD, since: int = 0, bound: int = STATES_MAX, seed: int = 0,
 ) -> Iterator[States]:  # fmt: skip
     """Yield the different states that a power cut may leave of `device`, some epochs at a time.
 
     `base` is what the disk held when the log began. `bound` is how many states of an epoch there may be before only
-    some, drawn from `seed`, are carried on. What was counted is added to `funnel`.
+    some, drawn from `seed`, are carried on. Epochs that ended before the position `since` are left out. What was
+    counted is added to `funnel`.
     """
     plan = Plan(device, persistence, fill, bound)
     rng = np.random.default_rng(seed)
@@ -70,8 +72,12 @@ def states_of(
     window: list[SectorWrite] = []
     for write in sector_writes(log.for_device(device), live):
         window.append(write)
-        if write.entry.sort is Sort.FLUSH and len(window) >= _WINDOW_WRITES and plan.flushes:
-            yield _grown(Tree(plan, window[:-1], start, at=at, rng=rng), write.entry.number, funnel)
+        if write.entry.sort is not Sort.FLUSH or not plan.flushes:
+            continue
+        over = write.entry.number < since
+        if over or len(window) >= _WINDOW_WRITES:
+            if not over:
+                yield _grown(Tree(plan, window[:-1], start, at=at, rng=rng), write.entry.number, funnel)
             window, at, start = [], write.entry.number + 1, live.clone()
     yield _grown(Tree(plan, window, start, at=at, rng=rng), log.position, funnel)
 

@@ -13,9 +13,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from snapcheck.fault_injection.crash.columns import Columns, Effect, Rows, columns_of
-from snapcheck.fault_injection.crash.cuts import Cut, Fill, Persistence, SectorWrite, Torn
+from snapcheck.fault_injection.crash.cuts import Persistence, SectorWrite
 from snapcheck.fault_injection.write_log import Sort
 from snapcheck.impl.blockfile import MemoryFile
+from snapcheck.model.power_cut import Cut, Fill, Torn
 
 _TORN_SUBSETS_MAX: Final = 64  # of the sectors of one write
 _TORN_PARENTS_MAX: Final = 64  # states that each torn write is tried on
@@ -60,13 +61,14 @@ class States:
     until: Ids
     ways: NDArray[np.float64]
     _tree: "Tree" = field(repr=False)
+    _numbers: Ids = field(repr=False)  # in the tree
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def cut(self, state: int) -> Cut:
         """Return the cut that leaves `state`."""
-        return self._tree.cut(state)
+        return self._tree.cut(int(self._numbers[state]))
 
 
 class _Born(NamedTuple):
@@ -116,7 +118,8 @@ class Tree:
                 self._start_epoch(int(self._add(durable)[0]), place=place)
         self._end_epoch(until)
         born = self._all
-        return States(self._columns, born.rows, born.at, born.until, born.ways, self)
+        here = np.flatnonzero(born.until >= 0)
+        return States(self._columns, born.rows[here], born.at[here], born.until[here], born.ways[here], self, here)
 
     def cut(self, state: int) -> Cut:
         """Return the cut that leaves `state`."""
@@ -128,7 +131,7 @@ class Tree:
             if born.survives[state]:
                 kept.add(place)
             if born.torn[state] >= 0:
-                torn.append((self._writes[place].entry.number, self._lost_sectors[int(born.torn[state])]))
+                torn.append(Torn(self._writes[place].entry.number, self._lost_sectors[int(born.torn[state])]))
             state = int(born.parent[state])
         first = self._roots[state]
         numbers = [self._writes[place].entry.number for place in range(first, len(self._writes)) if place not in kept]
@@ -146,10 +149,12 @@ class Tree:
     def _end_epoch(self, until: int) -> None:
         born, epoch = self._all, self._epoch
         born.until[epoch[born.until[epoch] < 0]] = until
-        self.distinct += len(epoch)
         possible = self._ways + self._ways_over
         self.possible += possible
         self.enumerated += possible if self._complete else min(int(born.ways[epoch].sum()), possible - 1)
+        firsts = np.unique(born.hashes[epoch], return_index=True)[1]
+        born.until[np.delete(epoch, firsts)] = -1  # the same as an earlier one
+        self.distinct += len(firsts)
 
     def _add(self, born: _Born) -> Ids:
         """Append states and return their numbers."""
@@ -163,13 +168,14 @@ class Tree:
         """Let a write survive on top of the states that it may land on, be lost, or be torn."""
         columns, candidates = self._columns, self._candidates(place)
         parents = self._some(candidates, self._plan.bound - len(self._epoch))
-        if self._tears:
+        if self._tears and not write.entry.fua:
             self._tear(place, parents, columns.survives[place])
-        results = self._merge(self._landed(parents, place, columns.survives[place]))
+        known = self._epoch if not columns.lost else self._epoch[:0]
+        results = self._merge(self._landed(parents, place, columns.survives[place]), known=known)
         self._full = int(results[parents == self._full][0])
-        if columns.lost:
+        if columns.lost:  # what is lost changes something as well, so no state goes on as it is
             filled = self._landed(parents, place, columns.lost[place], survives=False)
-            self._go_on_with(np.union1d(results, self._merge(filled)), until=write.entry.number)
+            self._go_on_with(np.union1d(results, self._merge(filled, known=results)), until=write.entry.number)
             self._ways_over, self._ways = self._ways_over + self._ways, self._ways * 2
         elif write.entry.fua and self._plan.flushes:
             self._go_on_with(np.unique(results), until=write.entry.number)
@@ -234,6 +240,8 @@ class Tree:
         whole = self._landed(np.repeat(chosen, len(subsets)), place, effect)
         kept = np.tile(subsets, (len(chosen), 1))
         old = self._all.rows[whole.parent][:, effect.columns]
+        if self._columns.lost:  # the same columns as where it survives
+            old = np.broadcast_to(self._columns.lost[place].versions, old.shape)
         keys, columns = self._keys[effect.columns], np.arange(count)
         undone = np.where(kept, np.uint64(0), keys[columns, old] - keys[columns, effect.versions][None, :])
         whole.rows[:, effect.columns] = np.where(kept, effect.versions, old)
@@ -242,7 +250,8 @@ class Tree:
             tuple(where for where, here in zip(effect.places, row, strict=True) if not here) for row in subsets.tolist()
         ]
         torn = np.tile(np.arange(first, len(self._lost_sectors), dtype=np.int64), len(chosen))
-        self._merge(whole._replace(hashes=whole.hashes + undone.sum(axis=1, dtype=np.uint64), torn=torn))
+        hashes = whole.hashes + undone.sum(axis=1, dtype=np.uint64)
+        self._merge(whole._replace(hashes=hashes, torn=torn), known=self._epoch)
 
     def _some_torn(self, parents: Ids, *, complete: bool) -> Ids:
         if complete and len(parents) <= _TORN_PARENTS_MAX:
@@ -255,8 +264,10 @@ class Tree:
     def _subsets(self, count: int) -> Flags:
         """Return which of `count` sectors survive, in a row each: all proper subsets, or runs and some drawn ones."""
         if 2**count - 2 <= _TORN_SUBSETS_MAX:
-            numbers = np.arange(1, 2**count - 1)
-            return ((numbers[:, None] >> np.arange(count)) & 1).astype(np.bool_)
+            numbers: Ids = np.arange(1, 2**count - 1, dtype=np.int64)
+            bits: Ids = numbers[:, None] >> np.arange(count, dtype=np.int64)
+            survive: Flags = (bits & 1) == 1
+            return survive
         firsts = np.tri(count, dtype=np.bool_)[: count - 1]
         if len(firsts) > _TORN_SUBSETS_MAX // 4:
             firsts = firsts[np.linspace(0, count - 2, _TORN_SUBSETS_MAX // 4).astype(np.intp)]
@@ -264,21 +275,24 @@ class Tree:
         drawn = drawn[drawn.any(axis=1) & ~drawn.all(axis=1)]
         return np.unique(np.concatenate((firsts, ~firsts, drawn)), axis=0)
 
-    def _merge(self, born: _Born) -> Ids:
-        """Add what is new in `born` to the epoch, and return the state that each became; most survivors come first."""
+    def _merge(self, born: _Born, *, known: Ids) -> Ids:
+        """Return the state that each of `born` became: an equal one that is `known`, or one that is added.
+
+        Of equal ones that with the most survivors is added.
+        """
         order = np.argsort(-born.kept, kind="stable")
-        hashes = np.concatenate((self._all.hashes[self._epoch], born.hashes[order]))
+        known = np.unique(known)
+        hashes = np.concatenate((self._all.hashes[known], born.hashes[order]))
         _, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-        known = len(self._epoch)
-        fresh = firsts >= known
+        fresh = firsts >= len(known)
         states = np.zeros(len(firsts), dtype=np.int64)
-        states[~fresh] = self._epoch[firsts[~fresh]]
-        chosen = order[firsts[fresh] - known]
+        states[~fresh] = known[firsts[~fresh]]
+        chosen = order[firsts[fresh] - len(known)]
         added = self._add(_Born._make(part[chosen] for part in born)._replace(ways=np.zeros(len(chosen))))
         states[fresh] = added
         self._epoch = np.concatenate((self._epoch, added))
         results = np.empty(len(order), dtype=np.int64)
-        results[order] = states[inverse[known:]]
+        results[order] = states[inverse[len(known) :]]
         all_ways = self._all.ways
         np.add.at(all_ways, results, born.ways)
         np.minimum(all_ways, _WAYS_MAX, out=all_ways)
