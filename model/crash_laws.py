@@ -26,7 +26,7 @@ from snapcheck.model.operations import (
     SaveVm,
     Transaction,
 )
-from snapcheck.model.power_cut import Cut, Fill
+from snapcheck.model.power_cut import Cut, Filling
 
 # Models of the medium under which nothing is promised but that nobody dies: flushes that lie.
 LYING: Final = frozenset({"no-barriers"})
@@ -34,7 +34,7 @@ LYING: Final = frozenset({"no-barriers"})
 
 def binds(persistence: str, cut: Cut) -> bool:
     """Tell whether the laws bind under a cut: the medium kept what was flushed, and tore no sector to pieces."""
-    return persistence not in LYING and cut.fill is Fill.OLD
+    return persistence not in LYING and cut.fill is Filling.OLD
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Fill(StrEnum):
+class Filling(StrEnum):
     """What is found where lost sectors should be."""
 
     OLD = "old"  # what was there before
@@ -18,7 +18,7 @@ class Fill(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Torn:
+class TornWrite:
     """A write of which some sectors did not survive, counted from its first."""
 
     number: int
@@ -37,8 +37,8 @@ class Cut:
     device: str
     at: int
     dropped: tuple[int, ...] = ()
-    torn: tuple[Torn, ...] = ()
-    fill: Fill = Fill.OLD
+    torn: tuple[TornWrite, ...] = ()
+    fill: Filling = Filling.OLD
 
 
 @dataclass(frozen=True, slots=True)

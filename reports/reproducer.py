@@ -27,7 +27,7 @@ NAMES: Final[Mapping[str, type[Any]]] = {
         *operations.OPERATIONS, operations.SnapshotAction, *get_args(faults.Fault), *get_args(faults.Effect),
         setup.Setup, setup.DeviceSpec, setup.PreparedSnapshot, setup.Damage, setup.Kind, setup.Semantics,
         history.History, history.Step, history.Purpose, errno.Errno, history.PowerCut, history.After, power_cut.Cut,
-        power_cut.Torn, power_cut.Fill,
+        power_cut.TornWrite, power_cut.Filling,
     )
 }  # fmt: skip
 

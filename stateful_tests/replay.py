@@ -93,6 +93,7 @@ def replay(target: Target, history: History, *, law: Law | None = None) -> Repla
 
 def write_disks(target: Target, history: History, folder: Path) -> tuple[Path, ...]:
     """Write the disks that the power cut at the end of `history` leaves into `folder`, a file for each device."""
+    folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     for device, disk in disks_left(target, history).items():
         path = folder / f"{device}.{target.format or 'img'}"

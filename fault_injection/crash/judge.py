@@ -18,7 +18,8 @@ from snapcheck.fault_injection.crash.states import STATES_MAX, Funnel, states_of
 from snapcheck.fault_injection.crash.tree import States
 from snapcheck.fault_injection.write_log import WriteLog
 from snapcheck.impl.blockfile import MemoryFile
-from snapcheck.model.power_cut import Cut, Fill
+from snapcheck.model.power_cut import Cut
+from snapcheck.model.power_cut import Filling as Fill
 
 See = Callable[[MemoryFile], Seen]
 

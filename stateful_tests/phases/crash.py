@@ -23,7 +23,7 @@ from snapcheck.model.device import World
 from snapcheck.model.history import History
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import Operation
-from snapcheck.model.power_cut import Fill
+from snapcheck.model.power_cut import Filling
 from snapcheck.model.setup import Setup
 from snapcheck.model.step import start as first_state
 from snapcheck.stateful_tests.chooser import RandomChooser
@@ -71,7 +71,7 @@ class Reach:
 _EPOCH: Final = Plan((Persistence.EPOCH, *_BEYOND), 1 << 10)
 _TORN: Final = Plan((Persistence.SECTOR_TORN, *_BEYOND), 1 << 12)
 _LYING: Final = Plan((Persistence.NO_BARRIERS,), 1 << 7)  # nothing is promised there but that nobody dies
-_GARBAGE: Final = Plan((Persistence.EPOCH,), 1 << 7, fill=Fill.GARBAGE)
+_GARBAGE: Final = Plan((Persistence.EPOCH,), 1 << 7, fill=Filling.GARBAGE)
 REACHES: Final = {
     Profile.QUICK: Reach(len(STARTS) - 2, 1, (_EPOCH,), 2),
     Profile.DEFAULT: Reach(len(STARTS), 2, (_TORN,), 4),
@@ -89,7 +89,7 @@ def scope(profile: Profile, *, devices: int, length: int) -> str:
 
 def _words(plan: Plan) -> str:
     model = plan.persistence[0].value
-    return model if plan.fill is Fill.OLD else f"{model} leaving {plan.fill.value}"
+    return model if plan.fill is Filling.OLD else f"{model} leaving {plan.fill.value}"
 
 
 def run(unit: Unit, control: Control) -> Answer:

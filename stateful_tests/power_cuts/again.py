@@ -15,7 +15,7 @@ from snapcheck.impl.targets import Target
 from snapcheck.model.facts import Evidence
 from snapcheck.model.history import After, History, PowerCut
 from snapcheck.model.law_names import Law
-from snapcheck.model.power_cut import Fill
+from snapcheck.model.power_cut import Filling
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, in_turn
 from snapcheck.stateful_tests.power_cuts.recording import Recording, record
@@ -59,7 +59,7 @@ def lost_writes(cut: PowerCut) -> int:
 def _found(recording: Recording, cut: PowerCut, dog: Watchdog | None) -> Iterator[Found]:
     """Yield what speaks against the driver under the model of the medium that `cut` names."""
     judge = CutJudge(recording, told_max=_STATES_MAX)
-    fill = cut.devices[0].fill if cut.devices else Fill.OLD
+    fill = cut.devices[0].fill if cut.devices else Filling.OLD
     left: list[Left] = []
     for each in judge.judge(Plan((Persistence(cut.persistence),), _STATES_MAX, fill)):
         if isinstance(each, Found):

@@ -18,7 +18,7 @@ from snapcheck.model.facts import Evidence
 from snapcheck.model.history import Observation, PowerCut
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import kind_of
-from snapcheck.model.power_cut import Cut, Fill, Sent
+from snapcheck.model.power_cut import Cut, Filling, Sent
 from snapcheck.stateful_tests.power_cuts.recording import Recording
 from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
 
@@ -61,7 +61,7 @@ class Plan:
 
     persistence: tuple[Persistence, ...]
     bound: int
-    fill: Fill = Fill.OLD
+    fill: Filling = Filling.OLD
 
 
 @dataclass(slots=True)
