@@ -144,7 +144,7 @@ def group_cut(course: Course, what: str, fitting: Mapping[str, frozenset[int]]) 
 
     `fitting` has the stages that each device may be in, at least one. None when there is one for all.
     """
-    if frozenset.intersection(*fitting.values()):
+    if any(all(number in stages for stages in fitting.values()) for number in range(len(course.stages))):
         return HELD
     seen = ", ".join(f"{name} {_stage_words(stages, course)}" for name, stages in fitting.items())
     summary = f"a cut during {what} leaves the devices at different stages of it"

@@ -1,8 +1,8 @@
 """Running a history that a power cut ended once more, and making the disks that the cut leaves.
 
-The cut that was recorded is looked for among all that may be left at the end of the history now, and comes first. A
-driver that has changed sends down other writes, so where that cut is gone any other one that breaks the law will do,
-the one that loses the fewest writes.
+The cut is looked for anew among all that may be left at the end of the history: a driver that has changed sends down
+other writes, and the numbers of a cut mean others then. Cuts that lose few writes come first, those that were recorded
+before their like.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from snapcheck.fault_injection.crash.cuts import Persistence, image_of
 from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.impl.targets import Target
+from snapcheck.model import crash_laws
 from snapcheck.model.facts import Evidence
 from snapcheck.model.history import After, History, PowerCut
 from snapcheck.model.law_names import Law
@@ -23,6 +24,7 @@ from snapcheck.stateful_tests.watchdog import Watchdog
 
 _STATES_MAX: Final = 1 << 12  # of an epoch
 _GO_ON_MAX: Final = 200  # disks
+_LOSING_FEW: Final = (Persistence.ONE_DROPPED, Persistence.ONE_KEPT, Persistence.TWO_DROPPED)
 
 
 class CutAgain(NamedTuple):
@@ -42,9 +44,16 @@ def cut_again(target: Target, history: History, *, law: Law | None = None, dog: 
     recorded = record(target, history.setup, [step.operation for step in history.steps], dog=dog)
     if recorded.recording is None:
         return CutAgain(recorded.session.history, recorded.found)
-    found = [each for each in _found(recorded.recording, cut, dog) if law is None or each.evidence.law is law]
-    whole = recorded.recording.history
-    if not found:
+    whole, found = recorded.recording.history, list[Found]()
+    for persistence in _simplest_first(cut):
+        found = [
+            each
+            for each in _found(recorded.recording, cut, persistence, dog)
+            if law is None or each.evidence.law is law
+        ]
+        if found:
+            break
+    else:
         return CutAgain(replace(whole, cut=None), ())
     best = min(found, key=lambda each: (each.cut.devices != cut.devices, lost_writes(each.cut)))
     others = tuple(each.evidence for each in found if each.cut.devices == best.cut.devices and each is not best)
@@ -56,12 +65,20 @@ def lost_writes(cut: PowerCut) -> int:
     return sum(len(each.dropped) + len(each.torn) for each in cut.devices)
 
 
-def _found(recording: Recording, cut: PowerCut, dog: Watchdog | None) -> Iterator[Found]:
-    """Yield what speaks against the driver under the model of the medium that `cut` names."""
+def _simplest_first(cut: PowerCut) -> tuple[Persistence, ...]:
+    """Return the models of the medium to try: those that lose few writes, then the one that the cut was found under."""
+    found_under = Persistence(cut.persistence)
+    if not all(crash_laws.binds(cut.persistence, each) for each in cut.devices):
+        return (found_under,)
+    return tuple(dict.fromkeys((*_LOSING_FEW, found_under)))
+
+
+def _found(recording: Recording, cut: PowerCut, persistence: Persistence, dog: Watchdog | None) -> Iterator[Found]:
+    """Yield what speaks against the driver under a model of the medium."""
     judge = CutJudge(recording, told_max=_STATES_MAX)
     fill = cut.devices[0].fill if cut.devices else Filling.OLD
     left: list[Left] = []
-    for each in judge.judge(Plan((Persistence(cut.persistence),), _STATES_MAX, fill)):
+    for each in judge.judge(Plan((persistence,), _STATES_MAX, fill)):
         if isinstance(each, Found):
             yield each
         elif each.bound and each.fitting and not each.broken:

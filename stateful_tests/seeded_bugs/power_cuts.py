@@ -1,7 +1,8 @@
 """Bugs planted in the engine that only a power cut shows: what is done is right, the order in which it lands is not."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from itertools import groupby
 
 from snapcheck.impl.blockfile import BlockFile
 from snapcheck.impl.driver import CreateOptions
@@ -72,9 +73,11 @@ class _DiscardsFirst(_Insider):
 
     def snapshot_delete(self, snapshot_id: str | None, name: str | None) -> None:
         state, size = self.state, self.state.header.cluster_bytes
-        for cluster in self.tree(self.entry(snapshot_id, name)).clusters.tolist():
-            if state.refcounts.get(cluster) == 1:
-                state.host.file.discard(cluster * size, size, region="data")
+        held = sorted(self.tree(self.entry(snapshot_id, name)).clusters.tolist())
+        alone = [cluster for cluster in held if state.refcounts.get(cluster) == 1]
+        for _, run in groupby(enumerate(alone), key=lambda each: each[1] - each[0]):
+            clusters = [cluster for _, cluster in run]
+            state.host.file.discard(clusters[0] * size, len(clusters) * size, region="data")
         super().snapshot_delete(snapshot_id, name)
 
 
@@ -119,7 +122,7 @@ class _FlushesLate(_Insider):
             super().snapshot_goto(snapshot_id)
 
     @contextmanager
-    def _without_barriers(self) -> Iterator[None]:
+    def _without_barriers(self) -> Generator[None]:
         host = self.state.host
         host.__class__ = _UnflushedHost
         try:
