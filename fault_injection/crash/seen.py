@@ -111,7 +111,7 @@ def held(state: State, entry: SnapshotEntry | None = None) -> Held:
         return Held(error="EFBIG")
     try:
         if entry is not None:
-            tables.l1 = snapshots.load_l1(state, entry)
+            tables.l1 = state.snapshot_l1(entry)
         raw = guest.read(state, 0, size) if size else b""
         vmstate = _vmstate(state, size, vmstate_bytes)
     except BlockError as error:
