@@ -190,8 +190,7 @@ CRASH_RULES: Final[Mapping[Law, CrashRule]] = {
         (AllCreate, AllDelete, AllGoto, SaveVm, LoadVm, DelVm, Transaction),
     ),
     Law.REPAIR_IS_SAFE: CrashRule(
-        "Repair after a power cut keeps all that is durable, ends clean, and may itself be cut.",
-        (*_FILES, ("prepared_images",)),
+        "Repair after a power cut keeps all that is durable, ends clean, and may itself be cut.", _FILES
     ),
 }  # fmt: skip
 

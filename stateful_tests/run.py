@@ -406,7 +406,7 @@ def _result(run: _Run) -> RunResult:
     options, abilities = run.options, run.abilities or Abilities()
     hidden = {law for law in Law if not is_observable(law, abilities)}
     laws = tuple(LawReport(law, run.laws[law][0], run.laws[law][1], not_observable=law in hidden) for law in Law)
-    expected = _laws_of(options.phases)
+    expected = _laws_of(options.phases, devices=options.devices)
     unchecked = [each.law.value for each in laws if each.law in expected and not (each.checked or each.not_observable)]
     if unchecked and run.phases and not run.notes:
         run.notes.append(
@@ -420,12 +420,13 @@ def _result(run: _Run) -> RunResult:
     )  # fmt: skip
 
 
-def _laws_of(phases: Sequence[str]) -> tuple[Law, ...]:
-    """Return the laws that some of these phases must have checked."""
-    if set(phases) <= {images.NAME, crash.NAME}:
-        some = {images.NAME: images.LAWS, crash.NAME: crash.LAWS}
-        return tuple(law for law in Law if any(law in some[name] for name in phases))
-    return tuple(law for law in Law if law not in CRASH_RULES or crash.NAME in phases)
+def _laws_of(phases: Sequence[str], *, devices: int) -> tuple[Law, ...]:
+    """Return the laws that some of these phases must have checked, on groups of up to so many devices."""
+    some = {images.NAME: images.LAWS, crash.NAME: crash.LAWS}
+    asked = {law for name in phases for law in some.get(name, tuple(law for law in Law if law not in CRASH_RULES))}
+    if devices == 1:
+        asked.discard(Law.GROUP_CUT)
+    return tuple(law for law in Law if law in asked)
 
 
 def _grouped(violations: Sequence[ViolationReport]) -> tuple[ViolationReport, ...]:

@@ -32,7 +32,7 @@ from snapcheck.stateful_tests.draw_operations import draw_operation
 from snapcheck.stateful_tests.draw_setups import draw_setup
 from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
-from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, in_turn
+from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, in_turn, witnesses_of
 from snapcheck.stateful_tests.power_cuts.recording import Recorded, Recording, record
 from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, STARTS, crash_operations, starts
 from snapcheck.stateful_tests.session import Session
@@ -153,20 +153,26 @@ class _Crash:
 
     # --- exhaustive -------------------------------------------------------------------------------
     def _workloads(self, length: int) -> Iterator[_Workload]:
-        """Yield this shard's sequences of `length` operations; of longer ones those with one parent together."""
-        dealt = count()
-        for number, parent in enumerate(self._parents(length - 1)):
-            if length > 1 and number % SHARDS != self._unit.shard:
-                continue
-            for operation in crash_operations(parent.world, kinds=self._able.operations):
-                if length > 1 or next(dealt) % SHARDS == self._unit.shard:
-                    yield parent.then(operation)
+        """Yield this shard's sequences of `length` operations; of longer ones those with one parent together.
+
+        Of length 1 each image has its first operation before any has its second: a short run sees them all.
+        """
+        parents = self._parents(length - 1)
+        if length == 1:
+            every = in_turn([[*self._children(parent)] for parent in parents])
+            yield from islice(every, self._unit.shard, None, SHARDS)
+        else:
+            for parent in islice(parents, self._unit.shard, None, SHARDS):
+                yield from self._children(parent)
+
+    def _children(self, parent: _Workload) -> Iterator[_Workload]:
+        for operation in crash_operations(parent.world, kinds=self._able.operations):
+            yield parent.then(operation)
 
     def _parents(self, operations: int) -> Iterator[_Workload]:
         if operations:
             for parent in self._parents(operations - 1):
-                for operation in crash_operations(parent.world, kinds=self._able.operations):
-                    yield parent.then(operation)
+                yield from self._children(parent)
             return
         points = starts(devices_max=self._unit.devices, semantics=self._unit.semantics, kinds=self._able.operations)
         for point in points[: self._reach.points]:
@@ -228,7 +234,7 @@ class _Crash:
         """Go on with disks that were left, one of each kind before a second one of any, those new to this shard."""
         going_on, most = self._going_on, self._reach.go_on
         tried_before = len(going_on.tried)
-        for each, witness in islice(in_turn(left), _LOOKED_AT * most):
+        for each, witness in islice(witnesses_of(left), _LOOKED_AT * most):
             if len(going_on.tried) - tried_before >= most:
                 return
             for found in going_on.go_on(remnant(judge, each, witness)):

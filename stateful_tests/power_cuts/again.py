@@ -16,9 +16,9 @@ from snapcheck.model import crash_laws
 from snapcheck.model.facts import Evidence
 from snapcheck.model.history import After, History, PowerCut
 from snapcheck.model.law_names import Law
-from snapcheck.model.power_cut import Filling
+from snapcheck.model.power_cut import Cut, Filling
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
-from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, in_turn
+from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, witnesses_of
 from snapcheck.stateful_tests.power_cuts.recording import Recording, record
 from snapcheck.stateful_tests.watchdog import Watchdog
 
@@ -89,8 +89,11 @@ def _found(recording: Recording, cut: PowerCut, persistence: Persistence, dog: W
 
 def _found_by_going_on(judge: CutJudge, left: list[Left], cut: PowerCut, going_on: GoingOn) -> Iterator[Found]:
     """Go on with the disk that `cut` left first, then with others that lost more and more."""
-    ways = sorted(in_turn(left), key=lambda way: (cut.devices != (way[1],), len(way[1].dropped) + len(way[1].torn)))
-    for each, witness in ways[:_GO_ON_MAX]:
+
+    def loss(way: tuple[Left, Cut]) -> tuple[bool, int]:
+        return cut.devices != (way[1],), len(way[1].dropped) + len(way[1].torn)
+
+    for each, witness in sorted(witnesses_of(left), key=loss)[:_GO_ON_MAX]:
         found = [*going_on.go_on(remnant(judge, each, witness))]
         yield from found
         if any(against.cut.after is cut.after for against in found):

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from snapcheck.fault_injection.crash.cuts import Persistence, image_of
 from snapcheck.fault_injection.crash.judge import Judge, Judged
@@ -23,6 +23,7 @@ from snapcheck.stateful_tests.power_cuts.recording import Recording
 from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
 
 _TOLD_MAX: Final = 3
+T = TypeVar("T")
 
 
 class Found(NamedTuple):
@@ -190,13 +191,30 @@ def _spans(left: Iterable[Left]) -> list[Left]:
     return list(spans.values())
 
 
-def in_turn(left: Sequence[Left]) -> Iterator[tuple[Left, Cut]]:
+def witnesses_of(left: Sequence[Left]) -> Iterator[tuple[Left, Cut]]:
     """Yield the cuts that leave different disks: the first of each kind, then the second of each, and so on."""
-    most = max((len(each.judged.witnesses) for each in left), default=0)
-    for place in range(most):
-        for each in left:
-            if place < len(each.judged.witnesses):
-                yield each, each.judged.witnesses[place]
+    return in_turn([_Pairs(each) for each in left])
+
+
+class _Pairs(Sequence[tuple[Left, Cut]]):
+    """The witnesses of states that look the same, beside them; a cut is made when it is looked at."""
+
+    def __init__(self, left: Left) -> None:
+        self._left = left
+
+    def __len__(self) -> int:
+        return len(self._left.judged.witnesses)
+
+    def __getitem__(self, place: int) -> tuple[Left, Cut]:  # type: ignore[override]  # no slices
+        return self._left, self._left.judged.witnesses[place]
+
+
+def in_turn(rows: Sequence[Sequence[T]]) -> Iterator[T]:
+    """Yield the first of each row, then the second of each that has one, and so on."""
+    for place in range(max(map(len, rows), default=0)):
+        for row in rows:
+            if place < len(row):
+                yield row[place]
 
 
 def sent(recording: Recording) -> tuple[Sent, ...]:

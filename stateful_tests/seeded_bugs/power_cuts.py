@@ -1,80 +1,56 @@
 """Bugs planted in the engine that only a power cut shows: what is done is right, the order in which it lands is not."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from itertools import groupby
 
-from snapcheck.impl.blockfile import BlockFile
-from snapcheck.impl.driver import CreateOptions
-from snapcheck.impl.qcow2 import driver as engine
 from snapcheck.impl.qcow2 import snapshots
-from snapcheck.impl.qcow2.driver import Qcow2Driver
 from snapcheck.impl.qcow2.host import Host, decoded
 from snapcheck.impl.qcow2.layout import RESIZE_FIELDS, SNAPSHOT_FIELDS, Header, SnapshotEntry
 from snapcheck.impl.qcow2.state import SnapshotTable, State
-from snapcheck.impl.qcow2.tables import Tree, without_copied
-from snapcheck.impl.targets import Target
-from snapcheck.model.faults import REGIONS
+from snapcheck.impl.qcow2.tables import without_copied
+from snapcheck.stateful_tests.seeded_bugs.planting import Insider, in_engine
 
 
-class _Insider(Qcow2Driver):
-    """A driver that reaches into the engine."""
-
-    __slots__ = ()
-
-    @property
-    def state(self) -> State:
-        return self._image._state  # pyright: ignore[reportPrivateUsage]  # a seeded bug breaks into the engine
-
-    def entry(self, snapshot_id: str | None, name: str | None) -> SnapshotEntry:
-        return self.state.snapshot_table.entries[snapshots.find(self.state, snapshot_id, name)]
-
-    def tree(self, entry: SnapshotEntry) -> Tree:
-        """Return what a snapshot refers to."""
-        return self.state.tables.gather(snapshots.load_l1(self.state, entry))
+def _found(state: State, snapshot_id: str | None, name: str | None) -> SnapshotEntry:
+    return state.snapshot_table.entries[snapshots.find(state, snapshot_id, name)]
 
 
-def planted(what: str, driver: type[_Insider]) -> Target:
-    """Return the engine with another class in front of its images."""
-
-    def open_driver(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Qcow2Driver:
-        opened = engine.open_driver(disk, read_only=read_only, create=create)
-        return driver(opened._image)  # pyright: ignore[reportPrivateUsage]  # a seeded bug breaks into the engine
-
-    return Target("planted", what, open_driver, regions=REGIONS)
+def _held(state: State, entry: SnapshotEntry) -> list[int]:
+    """Return the clusters that a snapshot refers to, in ascending order."""
+    return sorted(state.tables.gather(state.snapshot_l1(entry)).clusters.tolist())
 
 
 # --- delete ---------------------------------------------------------------------------------------
-class _LowersFirst(_Insider):
-    """Delete lowers the counts before the entry has left the table (B01, 9a4767809f)."""
+class _LowersFirst(Insider):
+    """Delete lowers the counts, and then takes the entry out of the table."""
 
     __slots__ = ()
 
     def snapshot_delete(self, snapshot_id: str | None, name: str | None) -> None:
-        state, entry = self.state, self.entry(snapshot_id, name)
-        state.release(self.tree(entry).clusters, state.range_of(entry.l1_offset, entry.l1_size * 8))
-        self._take_out(entry)
-
-    def _take_out(self, entry: SnapshotEntry) -> None:
-        """Write the table without the entry, and free nothing that the snapshot held."""
-        state = self.state
-        kept = [each for each in state.snapshot_table.entries if each is not entry]
-        plan = snapshots._plan(state, decoded(b""), kept)  # pyright: ignore[reportPrivateUsage]  # as above
-        with state.holding(plan.table_clusters):
-            new = snapshots._write_table(state, plan.raw, plan.table_clusters, len(kept))  # pyright: ignore[reportPrivateUsage]  # as above
-            state.publish(new, SNAPSHOT_FIELDS, snapshots=SnapshotTable(kept, len(plan.raw)))
-        state.release(plan.former, copied_stale=True)
+        state = self._state
+        entry = _found(state, snapshot_id, name)
+        state.release(_held(state, entry), state.range_of(entry.l1_offset, entry.l1_size * 8))
+        _take_out(state, entry)
 
 
-class _DiscardsFirst(_Insider):
-    """Delete tells the disk that clusters hold nothing while the snapshot is still in the table (B15)."""
+def _take_out(state: State, entry: SnapshotEntry) -> None:
+    """Write the table without an entry, and free nothing that the snapshot held."""
+    kept = [each for each in state.snapshot_table.entries if each is not entry]
+    plan = snapshots._plan(state, decoded(b""), kept)  # pyright: ignore[reportPrivateUsage]  # as delete does it
+    with state.holding(plan.table_clusters):
+        write_table = snapshots._write_table  # pyright: ignore[reportPrivateUsage]  # as delete does it
+        new = write_table(state, plan.raw, plan.table_clusters, len(kept))
+        state.publish(new, SNAPSHOT_FIELDS, snapshots=SnapshotTable(kept, len(plan.raw)))
+    state.release(plan.former, copied_stale=True)
+
+
+class _DiscardsFirst(Insider):
+    """Delete tells the disk that clusters hold nothing while the snapshot is still in the table."""
 
     __slots__ = ()
 
     def snapshot_delete(self, snapshot_id: str | None, name: str | None) -> None:
-        state, size = self.state, self.state.header.cluster_bytes
-        held = sorted(self.tree(self.entry(snapshot_id, name)).clusters.tolist())
-        alone = [cluster for cluster in held if state.refcounts.get(cluster) == 1]
+        state, size = self._state, self._state.header.cluster_bytes
+        alone = [c for c in _held(state, _found(state, snapshot_id, name)) if state.refcounts.get(c) == 1]
         for _, run in groupby(enumerate(alone), key=lambda each: each[1] - each[0]):
             clusters = [cluster for _, cluster in run]
             state.host.file.discard(clusters[0] * size, len(clusters) * size, region="data")
@@ -82,15 +58,15 @@ class _DiscardsFirst(_Insider):
 
 
 # --- goto -----------------------------------------------------------------------------------------
-class _DropsTheOldFirst(_Insider):
-    """Goto lowers the counts of the old tree before those of the new one are raised (B02, 43a0cac465)."""
+class _DropsTheOldFirst(Insider):
+    """Goto lowers the counts of the old tree before those of the new one are raised."""
 
     __slots__ = ()
 
     def snapshot_goto(self, snapshot_id: str) -> None:
-        state = self.state
+        state = self._state
         entry = snapshots.find_by_id_or_name(state, snapshot_id)
-        l1, former = without_copied(snapshots.load_l1(state, entry)), state.l1_clusters()
+        l1, former = without_copied(state.snapshot_l1(entry)), state.l1_clusters()
         state.release(state.tables.gather(state.tables.l1).clusters)
         tree, count = state.tables.gather(l1), state.clusters_of(len(l1) * 8)
         first = state.refcounts.find(count) if count else 0
@@ -112,50 +88,34 @@ class _UnflushedHost(Host):
         pass
 
 
-class _FlushesLate(_Insider):
-    """Goto does not flush the raised counts before the header points to the new tree (B04, 2154f24e4e)."""
+class _FlushesLate(Insider):
+    """Goto writes the header without a flush of the counts that it raised, and of the new table."""
 
     __slots__ = ()
 
     def snapshot_goto(self, snapshot_id: str) -> None:
-        with self._without_barriers():
-            super().snapshot_goto(snapshot_id)
-
-    @contextmanager
-    def _without_barriers(self) -> Generator[None]:
-        host = self.state.host
-        host.__class__ = _UnflushedHost
+        host = self._state.host
+        usual, host.__class__ = host.__class__, _UnflushedHost
         try:
-            yield
+            super().snapshot_goto(snapshot_id)
         finally:
-            host.__class__ = Host
+            host.__class__ = usual
 
 
 # --- the header -----------------------------------------------------------------------------------
 class _PublishesTwice(State):
-    """An open image that writes the number of snapshots into the header, and then where they are."""
+    """Writes the number of snapshots into the header, and then where they are."""
 
     __slots__ = ()
 
     def publish(self, new: Header, fields: tuple[int, int], *, snapshots: SnapshotTable | None = None) -> None:
         if new.snapshot_count != self.header.snapshot_count:
-            counted = self.header._replace(snapshot_count=new.snapshot_count)
-            super().publish(counted, SNAPSHOT_FIELDS)
+            super().publish(self.header._replace(snapshot_count=new.snapshot_count), SNAPSHOT_FIELDS)
         super().publish(new, fields, snapshots=snapshots)
 
 
-class _WritesTheHeaderTwice(_Insider):
-    """Count and place of the snapshot table go into the header by two writes (B06, d69969c404)."""
-
-    __slots__ = ()
-
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]  # the image
-        self.state.__class__ = _PublishesTwice
-
-
-lowered_before_delete = planted("delete lowers counts before the entry has left the table", _LowersFirst)
-discarded_before_delete = planted("delete discards clusters that the table still refers to", _DiscardsFirst)
-old_tree_dropped_first = planted("goto lowers the old tree's counts before it raises the new one's", _DropsTheOldFirst)
-counts_not_flushed = planted("goto does not flush raised counts before it publishes", _FlushesLate)
-header_written_twice = planted("the snapshot table's count and place are written apart", _WritesTheHeaderTwice)
+lowered_before_delete = in_engine("delete lowers counts before the entry leaves the table", driver=_LowersFirst)
+discarded_before_delete = in_engine("delete discards what the table still refers to", driver=_DiscardsFirst)
+old_tree_dropped_first = in_engine("goto lets go of the old tree before it holds the new", driver=_DropsTheOldFirst)
+counts_not_flushed = in_engine("goto does not flush raised counts before it publishes", driver=_FlushesLate)
+header_written_twice = in_engine("the table's count and its place are written apart", state=_PublishesTwice)

@@ -33,6 +33,7 @@ from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, STARTS
 from snapcheck.stateful_tests.replay import ReplayState, replay, write_disks
 from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
 from snapcheck.stateful_tests.seeded_bugs import POWER_CUTS, SeededBug
+from snapcheck.stateful_tests.seeded_bugs.planting import Insider
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
 from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
 from snapcheck.stateful_tests.work import Control
@@ -78,7 +79,7 @@ def found_by_the_phase(bug: SeededBug) -> Failure:
 @pytest.mark.parametrize("bug", POWER_CUTS, ids=lambda bug: bug.name)
 def test_a_seeded_bug_is_found_and_shrunk(bug: SeededBug) -> None:
     failure = found_by_the_phase(bug)
-    shrunk = shrink(find_target(bug.driver), failure.history, failure.evidence, seconds=5)
+    shrunk = shrink(find_target(bug.driver), failure.history, failure.evidence, seconds=60)
     assert shrunk.evidence[0].law is bug.law
     assert len(shrunk.history.steps) <= OPERATIONS_MAX
     assert shrunk.history.cut is not None
@@ -97,7 +98,7 @@ def lowered_early() -> Shrunk:
     found = next(each for each in judged(CutJudge(recording)) if isinstance(each, Found))
     history = recording.history
     history.cut = found.cut
-    return shrink(target, history, (found.evidence,), seconds=5)
+    return shrink(target, history, (found.evidence,), seconds=60)
 
 
 def test_a_reproducer_replays_the_cut_and_passes_on_a_driver_that_is_right(
@@ -189,13 +190,13 @@ def sweeps_up_carelessly(disk: BlockFile, *, read_only: bool, create: CreateOpti
     return open_qcow2(disk, read_only=read_only, create=create)
 
 
-class _WritesInPlace(Qcow2Driver):
+class _WritesInPlace(Insider):
     """Writes over clusters wherever they are, shared or not."""
 
     __slots__ = ()
 
     def write(self, offset: int, data: bytes) -> None:
-        state = self._image._state
+        state = self._state
         for place in range(0, len(data), 512):
             host = state.tables.entry((offset + place) >> 9) & OFFSET_MASK
             if host:
@@ -207,8 +208,8 @@ class _WritesInPlace(Qcow2Driver):
 def forgets_to_copy(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
     """Open an image; where clusters leak nothing is copied any more."""
     careless = create is None and not read_only and _went_wrong_before(disk)
-    driver = open_qcow2(disk, read_only=read_only, create=create)
-    return _WritesInPlace(driver._image) if careless else driver
+    opened = _WritesInPlace if careless else Qcow2Driver
+    return opened.open(disk, read_only=read_only, create=create)
 
 
 def gone_on_with(target: Target, *operations: Operation) -> list[Found]:
@@ -285,7 +286,7 @@ def test_what_changes_nothing_is_not_cut() -> None:
 
 
 def test_a_driver_that_keeps_its_own_format_is_judged_by_its_own_eyes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples" / "python-driver"))
+    monkeypatch.chdir(Path(__file__).parents[2] / "examples" / "python-driver")
     judge = CutJudge(recording_of(find_target("toydriver:open_driver"), SMALL, Create("d0", "a"), Goto("d0", "a")))
     left = [each for each in judged(judge) if isinstance(each, Left)]
     assert len(left) >= 2
