@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
 
 from snapcheck.cli import resume
 from snapcheck.cli.errors import UNKNOWN, CallError
