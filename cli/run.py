@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
 
 from snapcheck.cli import resume
 from snapcheck.cli.errors import UNKNOWN, CallError
 from snapcheck.cli.progress import RunListener, listener_for
 from snapcheck.cli.summary import tell
 from snapcheck.cli.targets import target_of
+from snapcheck.model.scope import Scope
 from snapcheck.model.setup import Semantics
 from snapcheck.reports import folder as report_folder
 from snapcheck.reports import known
@@ -26,8 +26,6 @@ from snapcheck.stateful_tests import corpus
 from snapcheck.stateful_tests.corpus import Corpus
 from snapcheck.stateful_tests.run import DEVICES_MAX, PHASES, Finished, RunOptions, run_driver
 from snapcheck.stateful_tests.units import Profile
-
-PHASES_PLANNED: Final = ("images", "sweep", "tour", "walk", "stateful", "crash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +47,7 @@ class RunCall:
     out: Path
     quiet: bool
     progress: bool
+    scope: Scope | None = None  # of the tour, from snapcheck explore --against
 
 
 def run_command(call: RunCall) -> int:
@@ -105,7 +104,7 @@ def options_of(call: RunCall) -> RunOptions:
         phases=phases_of(call.phases), profile=_profile_of(call.profile), seconds=call.seconds,
         histories=call.histories, devices=call.devices, seed=call.seed, semantics=call.semantics,
         jobs=cores() if call.jobs is None else call.jobs,
-        known=_known_of(call.known), corpus=_corpus_of(call.corpus),
+        known=_known_of(call.known), corpus=_corpus_of(call.corpus), scope=call.scope,
     )  # fmt: skip
 
 
@@ -120,16 +119,14 @@ def _require(holds: bool, text: str) -> None:  # noqa: FBT001  # reads like an a
 
 
 def phases_of(text: str | None) -> tuple[str, ...]:
-    """Return the phases that `text` lists, each once; all that are built when it is None."""
+    """Return the phases that `text` lists, each once; all of them when it is None."""
     if text is None:
         return PHASES
     names = [name.strip() for name in text.split(",") if name.strip()]
     there_is = f"there is: {', '.join(PHASES)}"
     _require(bool(names), f"--phases names no phase; {there_is}")
     for name in names:
-        planned = name in PHASES_PLANNED
-        what = f"phase {name} is not built yet" if planned else f"{name!a} is no phase"
-        _require(name in PHASES, f"--phases: {what}; {there_is}")
+        _require(name in PHASES, f"--phases: {name!a} is no phase; {there_is}")
     return tuple(dict.fromkeys(names))
 
 
@@ -162,12 +159,13 @@ def _begin(call: RunCall, options: RunOptions) -> Path:
         "version": version("snapcheck"), "driver": call.driver, "semantics": options.semantics.value,
         "seed": options.seed, "devices": options.devices, "profile": options.profile.value,
         "phases": list(options.phases), "histories": options.histories,
+        "scope": None if options.scope is None else options.scope.words,
     }  # fmt: skip
     try:
         journals = resume.begin(call.out, same, resume=call.resume)
         report_folder.begin(call.out, _nothing_known(call, "the run did not come to its end"))
     except OSError as error:
-        raise _unwritable(call.out, error) from None
+        raise unwritable(call.out, error) from None
     return journals
 
 
@@ -175,10 +173,11 @@ def _write(call: RunCall, finished: Finished) -> None:
     try:
         report_folder.write(call.out, finished.result, sample=finished.sample)
     except OSError as error:
-        raise _unwritable(call.out, error, status=UNKNOWN) from None
+        raise unwritable(call.out, error, status=UNKNOWN) from None
 
 
-def _unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
+def unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
+    """Return what to say when a report can not be written."""
     why = error.strerror or str(error)
     return CallError(f"--out {folder}: can not write the report there: {why}; name another folder", status=status)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from snapcheck.model.crash_laws import CRASH_RULES, CrashRule
 from snapcheck.model.device import Outcome
 from snapcheck.model.errno import Errno
 from snapcheck.model.facts import HELD, STATE, WHERE, Evidence, Judged, Look, StepFacts, differs, error, warning
@@ -23,13 +24,14 @@ from snapcheck.model.group_laws import (
     stops_at_first,
     vmstate_on_one,
 )
-from snapcheck.model.history import UNWRITTEN, Abilities, Check, Level, Observation, Purpose, View
+from snapcheck.model.history import UNWRITTEN, Abilities, Check, Level, Purpose, View
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import (
     NAMES_A_DEVICE,
     Part,
     answer_text,
     bad_text,
+    died_of,
     expected_text,
     is_dead,
     listing,
@@ -87,22 +89,12 @@ def no_crash(facts: StepFacts) -> Judged:
     if crash is not None and not crash.startswith("hang:"):
         yield error(Law.NO_CRASH, facts.device, f"{facts.what} ended the process under test", "an answer", crash)
         return
-    fallen = next((seen for seen in facts.step.observations if _not_an_errno(seen)), None)
+    fallen = next((seen for seen in facts.step.observations if died_of(seen)), None)
     if fallen is None:
         yield HELD
     else:
         summary = f"after {facts.what} a look at {fallen.device} ended the process under test"
-        yield error(Law.NO_CRASH, fallen.device, summary, "an answer", _not_an_errno(fallen))
-
-
-def _not_an_errno(seen: Observation) -> str:
-    """Return what a driver died of while it was looked at: the reason of an error that is no errno."""
-    for view in (seen.memory, seen.disk):
-        for text in view.errors if view is not None else ():
-            part, _, reason = text.partition(": ")
-            if not (reason.startswith("E") and reason.isupper() and reason.isalnum()):
-                return f"{part}: {reason}"
-    return ""
+        yield error(Law.NO_CRASH, fallen.device, summary, "an answer", died_of(fallen))
 
 
 def no_hang(facts: StepFacts) -> Judged:
@@ -436,7 +428,7 @@ RULES: Final[Mapping[Law, Rule]] = {
 
 def is_observable(law: Law, abilities: Abilities) -> bool:
     """Tell whether a system with these abilities can show what `law` is judged by."""
-    rule = RULES[law]
+    rule: Rule | CrashRule = RULES[law] if law in RULES else CRASH_RULES[law]
     if not all(any(getattr(abilities, name) for name in group) for group in rule.needs):
         return False
     return abilities.operations is None or any(KINDS[kind] in abilities.operations for kind in rule.operations)

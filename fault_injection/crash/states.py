@@ -15,7 +15,7 @@ from snapcheck.fault_injection.crash.cuts import Persistence, SectorWrite, secto
 from snapcheck.fault_injection.crash.tree import Plan, States, Tree
 from snapcheck.fault_injection.write_log import Sort, WriteLog
 from snapcheck.impl.blockfile import MemoryFile
-from snapcheck.model.power_cut import Fill
+from snapcheck.model.power_cut import Filling
 
 STATES_MAX: Final = 1 << 15  # in one epoch
 WAYS_MAX: Final = 10**300
@@ -61,7 +61,7 @@ class Funnel:
 
 def states_of(
     log: WriteLog, base: MemoryFile, *, device: str, persistence: Persistence, funnel: Funnel,
-    fill: Fill = Fill.OLD, since: int = 0, bound: int = STATES_MAX, seed: int = 0,
+    fill: Filling = Filling.OLD, since: int = 0, bound: int = STATES_MAX, seed: int = 0,
 ) -> Iterator[States]:  # fmt: skip
     """Yield the different states that a power cut may leave of `device`, some epochs at a time.
 

@@ -16,7 +16,7 @@ from snapcheck.fault_injection.crash.columns import Columns, Effect, Rows, colum
 from snapcheck.fault_injection.crash.cuts import Persistence, SectorWrite
 from snapcheck.fault_injection.write_log import Sort
 from snapcheck.impl.blockfile import MemoryFile
-from snapcheck.model.power_cut import Cut, Fill, Torn
+from snapcheck.model.power_cut import Cut, Filling, TornWrite
 
 _TORN_SUBSETS_MAX: Final = 64  # of the sectors of one write
 _TORN_PARENTS_MAX: Final = 64  # states that each torn write is tried on
@@ -36,7 +36,7 @@ class Plan:
 
     device: str
     persistence: Persistence
-    fill: Fill
+    fill: Filling
     bound: int
 
     @property
@@ -125,13 +125,13 @@ class Tree:
         """Return the cut that leaves `state`."""
         born, at = self._all, int(self._all.at[state])
         kept: set[int] = set()
-        torn: list[Torn] = []
+        torn: list[TornWrite] = []
         while state not in self._roots:
             place = int(born.write[state])
             if born.survives[state]:
                 kept.add(place)
             if born.torn[state] >= 0:
-                torn.append(Torn(self._writes[place].entry.number, self._lost_sectors[int(born.torn[state])]))
+                torn.append(TornWrite(self._writes[place].entry.number, self._lost_sectors[int(born.torn[state])]))
             state = int(born.parent[state])
         first = self._roots[state]
         numbers = [self._writes[place].entry.number for place in range(first, len(self._writes)) if place not in kept]
