@@ -112,7 +112,7 @@ def run(
     devices: Annotated[int, typer.Option(metavar="N", help="Devices of a group, 1 to 8.")] = 3,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same histories.")] = 0,
     jobs: Annotated[int | None, typer.Option(metavar="N", help="Processes; all cores by default.")] = None,
-    semantics: Annotated[Semantics, typer.Option(help="Whose behaviour is right.")] = Semantics.CLASSIC,
+    semantics: Annotated[Semantics | None, typer.Option(help="Whose behaviour is right; classic by default.")] = None,
     known: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Known, accepted divergences.")] = None,
     corpus: Annotated[Path | None, typer.Option(metavar="DIR", help="Failures to replay first, and to keep.")] = None,
     out: Out = REPORT_FOLDER,

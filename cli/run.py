@@ -16,6 +16,7 @@ from snapcheck.cli.errors import UNKNOWN, CallError
 from snapcheck.cli.progress import RunListener, listener_for
 from snapcheck.cli.summary import tell
 from snapcheck.cli.targets import target_of
+from snapcheck.impl.targets import Target
 from snapcheck.model.setup import Semantics
 from snapcheck.reports import folder as report_folder
 from snapcheck.reports import known
@@ -42,7 +43,7 @@ class RunCall:
     devices: int
     seed: int
     jobs: int | None
-    semantics: Semantics
+    semantics: Semantics | None
     known: Path | None
     corpus: Path | None
     resume: bool
@@ -55,6 +56,7 @@ def run_command(call: RunCall) -> int:
     """Verify the driver, write the report, say how it went, and return the exit status."""
     options = options_of(call)
     target = target_of(call.driver)
+    options = replace(options, semantics=semantics_of(call, target))
     options = replace(options, journals=_begin(call, options))
     try:
         with _listening(call) as listener, terminable():
@@ -103,7 +105,7 @@ def options_of(call: RunCall) -> RunOptions:
     )
     return RunOptions(
         phases=phases_of(call.phases), profile=_profile_of(call.profile), seconds=call.seconds,
-        histories=call.histories, devices=call.devices, seed=call.seed, semantics=call.semantics,
+        histories=call.histories, devices=call.devices, seed=call.seed,
         jobs=cores() if call.jobs is None else call.jobs,
         known=_known_of(call.known), corpus=_corpus_of(call.corpus),
     )  # fmt: skip
@@ -131,6 +133,14 @@ def phases_of(text: str | None) -> tuple[str, ...]:
         what = f"phase {name} is not built yet" if planned else f"{name!a} is no phase"
         _require(name in PHASES, f"--phases: {what}; {there_is}")
     return tuple(dict.fromkeys(names))
+
+
+def semantics_of(call: RunCall, target: Target) -> Semantics:
+    """Return the profile to judge by: what was asked for, or that of the driver."""
+    asked, only = call.semantics, target.semantics
+    if only is not None and asked not in {None, only}:
+        raise CallError(f"--semantics {asked}: {target.name} is judged by {only}; leave --semantics out")
+    return asked or only or Semantics.CLASSIC
 
 
 def _profile_of(text: str) -> Profile:
@@ -186,7 +196,8 @@ def _unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
 def _nothing_known(call: RunCall, note: str) -> RunResult:
     """Return the result of a run that can say nothing of the driver."""
     return RunResult(
-        version=version("snapcheck"), verdict=Verdict.UNKNOWN, driver=call.driver, semantics=call.semantics.value,
+        version=version("snapcheck"), verdict=Verdict.UNKNOWN, driver=call.driver,
+        semantics=(call.semantics or Semantics.CLASSIC).value,
         seed=call.seed, devices=call.devices, seconds=0.0, phases=(), laws=(), coverage=Coverage(0, 0),
         violations=(), notes=(note,),
     )  # fmt: skip

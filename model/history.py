@@ -236,3 +236,7 @@ class Abilities:
     first_bad: bool = True  # it names the first bad device
     prepared_images: bool = True  # it opens qcow2 images that the harness prepared
     operations: tuple[str, ...] | None = None  # kinds that it can perform; None for all
+    call_faults: bool = True  # calls of a driver's functions can be made to fail
+    errnos: tuple[Errno, ...] | None = None  # what its disks can fail with; None for anything
+    children: bool = True  # an operation on one node may address a child
+    vmstate_bytes: int | None = None  # what it saves is a state of its own, of this size, which it dates itself

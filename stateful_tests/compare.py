@@ -184,7 +184,14 @@ class Judge:
         walk = members(step.operation, self.world)
         struck = {root_of(met.device) for met in trace.struck} if trace.struck else ()
         vague = bool(self._bindings) and not self._bindings.keys().isdisjoint(walk)
-        beside = Beside(self.world, struck, self._bindings.keys(), vague, self._abilities.first_bad)
+        beside = Beside(
+            self.world,
+            struck,
+            self._bindings.keys(),
+            vague,
+            self._abilities.first_bad,
+            self._abilities.vmstate_bytes is None,
+        )
         outcomes: Sequence[Outcome] = ()
         fits = [_NOTHING_FITS]
         if step.result.crash is None:

@@ -1,0 +1,126 @@
+"""Looking at QEMU's devices: what it shows in memory, and what is on the disk when it has let go of it.
+
+The list and size in memory come from the monitor, the content through the guest's connection. What snapshots hold, and
+whether the image is sound, our own engine reads from a clone of the disk: QEMU is not asked about its own work.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, cast
+
+from snapcheck.impl.adapters.qemu.answers import errno_of
+from snapcheck.impl.adapters.qemu.devices import Device, Devices, sectors_in
+from snapcheck.impl.adapters.qemu.monitor import Json, Monitor, RefusedError
+from snapcheck.impl.adapters.qemu.nbd import Command
+from snapcheck.impl.blockfile import BlockError
+from snapcheck.impl.driver import Capabilities
+from snapcheck.impl.observe import CONTENT_BYTES_MAX, contents_of, inspected, nothing_seen
+from snapcheck.impl.qcow2.driver import open_driver
+from snapcheck.model.content import tags_of
+from snapcheck.model.errno import Errno
+from snapcheck.model.history import Level, Observation, View
+from snapcheck.model.setup import Kind
+from snapcheck.model.snapshot import SnapshotInfo
+
+_READS: Final = Capabilities(vmstate=False)  # the VM's state is QEMU's own and no pattern of ours
+
+
+class Clock:
+    """When QEMU took snapshots. It dates them itself; one that it took when it was asked to is shown without date."""
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[int, int]] = []
+
+    def took(self, begun_ns: int, ended_ns: int) -> None:
+        """Note when an operation was under way that may take snapshots."""
+        self._spans.append((begun_ns // 1000 * 1000, ended_ns))  # QEMU's dates are in microseconds
+
+    def undated(self, info: SnapshotInfo) -> SnapshotInfo:
+        """Return `info` without date when it was taken by an operation of the harness."""
+        taken = info.date_sec * 10**9 + info.date_nsec
+        if any(begun <= taken <= ended for begun, ended in reversed(self._spans)):
+            return replace(info, date_sec=0, date_nsec=0)
+        return info
+
+
+class Looker:
+    """Looks at devices. What the monitor shows is asked for once, until `changed` says that it may be another."""
+
+    def __init__(self, monitor: Monitor, devices: Devices, clock: Clock) -> None:
+        self._monitor = monitor
+        self._devices = devices
+        self._clock = clock
+        self._shown: Mapping[str, Json] | None = None
+
+    def changed(self) -> None:
+        """Ask the monitor again next time."""
+        self._shown = None
+
+    def size_of(self, device: Device) -> int | None:
+        """Return the size of a present device in bytes; None for a node whose driver is closed."""
+        image = self._image(device)
+        return None if image is None else cast("int", image["virtual-size"])
+
+    def look(self, device: Device, level: Level) -> Observation:
+        """Look at `device`; at level full it is closed and opened."""
+        if not device.present:
+            return Observation(device.name, level, nothing_seen(Errno.ENOMEDIUM.name))
+        memory = self._view(device, level)
+        if level is not Level.FULL:
+            return Observation(device.name, level, memory)
+        disk = self._reopened(device)
+        if device.spec.kind is Kind.PLAIN:
+            return Observation(device.name, level, memory, disk)
+        clone = device.disk.clone()
+        contents = None if disk.snapshots is None else contents_of(clone, disk.snapshots, open_driver, _READS)
+        return Observation(device.name, level, memory, disk, contents, inspected(clone))
+
+    def _reopened(self, device: Device) -> View:
+        self.changed()
+        try:
+            self._devices.reopen(device, read_only=device.read_only)
+        except RefusedError as error:
+            return nothing_seen(errno_of(str(error)).name)
+        return self._view(device, Level.FULL)
+
+    def _view(self, device: Device, level: Level) -> View:
+        image = self._image(device)
+        if image is None:
+            return nothing_seen(Errno.ENOMEDIUM.name)
+        listed = None if device.spec.kind is Kind.PLAIN else self._list(image)
+        if level is Level.LIST:
+            return View(listed)
+        size = cast("int", image["virtual-size"])
+        errors: list[str] = []
+        content = self._content(device, size, errors)
+        return View(listed, sectors_in(size), content, tuple(errors))
+
+    def _image(self, device: Device) -> Json | None:
+        """Return what the monitor shows of a device's image; None for a node whose driver is closed."""
+        if self._shown is None:
+            nodes = cast("list[Json]", self._monitor.execute("query-named-block-nodes", {"flat": True}))
+            self._shown = {node["node-name"]: node["image"] for node in nodes}
+        return self._shown.get(device.name)
+
+    def _list(self, image: Json) -> tuple[SnapshotInfo, ...]:
+        return tuple(
+            self._clock.undated(
+                SnapshotInfo(
+                    each["id"], each["name"], each["vm-state-size"], each["date-sec"], each["date-nsec"],
+                    each["vm-clock-sec"] * 10**9 + each["vm-clock-nsec"],
+                )
+            )
+            for each in image.get("snapshots", ())
+        )  # fmt: skip
+
+    def _content(self, device: Device, size: int, errors: list[str]) -> bytes | None:
+        if size > CONTENT_BYTES_MAX:
+            errors.append("content: EFBIG")
+            return None
+        guest = self._devices.guest_of(device, size)
+        try:
+            raw = guest.request(Command.READ, 0, size) if size else b""
+        except BlockError as error:
+            errors.append(f"content: {error.errno.name}")
+            return None
+        return tags_of(raw.ljust(sectors_in(size) * 512, b"\0"))

@@ -1,0 +1,47 @@
+"""Suiting a step to a system: what is drawn for any of them, in the form in which this one can have it.
+
+A system whose calls can not be made to fail meets a failing I/O of the same device instead; one whose disks know few
+errors gets one of those; one that saves a state of its own does not take orders about its size and date.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from snapcheck.model.errno import Errno
+from snapcheck.model.facts import root_of
+from snapcheck.model.faults import CallFault, Delay, Fails, Fault, IoFault
+from snapcheck.model.history import Abilities
+from snapcheck.model.operations import AddBitmap, Delete, Operation, RemoveBitmap, SaveVm, Transaction
+
+_NAME: Final = "vm"  # where the clock would have made one
+_NODE_OPERATIONS: Final = (AddBitmap, RemoveBitmap, Delete)
+
+
+def suited_operation(operation: Operation, abilities: Abilities) -> Operation:
+    """Return `operation` as the system can perform it."""
+    size = abilities.vmstate_bytes
+    if size is not None and isinstance(operation, SaveVm):
+        return SaveVm(operation.name if operation.name is not None else _NAME, operation.tag, size)
+    if size is not None and isinstance(operation, Transaction):
+        return Transaction(operation.actions)
+    if not abilities.children and isinstance(operation, _NODE_OPERATIONS):
+        return replace(operation, device=root_of(operation.device))
+    return operation
+
+
+def suited_faults(faults: tuple[Fault, ...], abilities: Abilities) -> tuple[Fault, ...]:
+    """Return `faults` as the system can meet them."""
+    return tuple(_suited(fault, abilities) for fault in faults)
+
+
+def _suited(fault: Fault, abilities: Abilities) -> Fault:
+    if isinstance(fault, CallFault):
+        if abilities.call_faults:
+            return fault
+        fault = IoFault(fault.device, "any", Fails(fault.errno), at=fault.at, times=fault.times)
+    effect, errnos = fault.effect, abilities.errnos
+    errno: Errno = getattr(effect, "errno", Errno.OK)
+    if errnos is None or errno is Errno.OK or errno in errnos or isinstance(effect, Delay):
+        return fault
+    other = Errno.EPERM if errno in {Errno.EROFS, Errno.EACCES} else Errno.EIO
+    return replace(fault, effect=replace(effect, errno=other))
