@@ -82,13 +82,17 @@ IO_PER_SECTOR: Final = 100
 
 # --- the process ----------------------------------------------------------------------------------
 def no_crash(facts: StepFacts) -> Judged:
-    """No operation may end the process under test."""
+    """No operation may end the process under test, nor keep hold of a device for ever."""
     crash = facts.step.result.crash
     if crash is not None and not crash.startswith("hang:"):
         yield error(Law.NO_CRASH, facts.device, f"{facts.what} ended the process under test", "an answer", crash)
         return
     fallen = next((seen for seen in facts.step.observations if _not_an_errno(seen)), None)
-    if fallen is None:
+    held = next((seen for seen in facts.step.observations if seen.held), None)
+    if fallen is None and held is not None:
+        summary = f"after {facts.what} {held.device} can not be closed any more"
+        yield error(Law.NO_CRASH, held.device, summary, "a device that is let go of", held.held)
+    elif fallen is None:
         yield HELD
     else:
         summary = f"after {facts.what} a look at {fallen.device} ended the process under test"

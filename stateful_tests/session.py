@@ -301,7 +301,7 @@ class Session:
             device = self.world.devices[root]
             if device.image is None or not device.present or device.read_only or device.spec.kind is Kind.PLAIN:
                 continue
-            create = Create(root, _PROBE_NAME)
+            create: Operation = Create(root, _PROBE_NAME)
             if not self._can(create):
                 create = Transaction((SnapshotAction(root, _PROBE_NAME),))
             probes: list[Operation] = [create, Delete(root, None, _PROBE_NAME)]

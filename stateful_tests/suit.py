@@ -9,9 +9,10 @@ from typing import Final
 
 from snapcheck.model.errno import Errno
 from snapcheck.model.facts import root_of
-from snapcheck.model.faults import CallFault, Delay, Fails, Fault, IoFault
+from snapcheck.model.faults import CallFault, DropsUnflushed, Fails, Fault, IoFault, LandsButFails, Short
 from snapcheck.model.history import Abilities
 from snapcheck.model.operations import AddBitmap, Delete, Operation, RemoveBitmap, SaveVm, Transaction
+from snapcheck.model.snapshot import NAME_BYTES_MAX, cut_text
 
 _NAME: Final = "vm"  # where the clock would have made one
 _NODE_OPERATIONS: Final = (AddBitmap, RemoveBitmap, Delete)
@@ -21,12 +22,21 @@ def suited_operation(operation: Operation, abilities: Abilities) -> Operation:
     """Return `operation` as the system can perform it."""
     size = abilities.vmstate_bytes
     if size is not None and isinstance(operation, SaveVm):
-        return SaveVm(operation.name if operation.name is not None else _NAME, operation.tag, size)
+        return SaveVm(_name(operation.name if operation.name is not None else _NAME, abilities), operation.tag, size)
     if size is not None and isinstance(operation, Transaction):
-        return Transaction(operation.actions)
+        actions = (replace(action, name=_name(action.name, abilities)) for action in operation.actions)
+        return Transaction(tuple(actions))
     if not abilities.children and isinstance(operation, _NODE_OPERATIONS):
         return replace(operation, device=root_of(operation.device))
     return operation
+
+
+def _name(text: str, abilities: Abilities) -> str:
+    """Return a name that is still UTF-8 when it is cut to its field, where the system shows no other."""
+    cut = cut_text(text, bytes_max=NAME_BYTES_MAX)
+    if abilities.any_bytes or cut.isprintable():
+        return text
+    return cut.encode("utf-8", "ignore").decode()
 
 
 def suited_faults(faults: tuple[Fault, ...], abilities: Abilities) -> tuple[Fault, ...]:
@@ -40,8 +50,9 @@ def _suited(fault: Fault, abilities: Abilities) -> Fault:
             return fault
         fault = IoFault(fault.device, "any", Fails(fault.errno), at=fault.at, times=fault.times)
     effect, errnos = fault.effect, abilities.errnos
-    errno: Errno = getattr(effect, "errno", Errno.OK)
-    if errnos is None or errno is Errno.OK or errno in errnos or isinstance(effect, Delay):
+    if errnos is None or not isinstance(effect, Fails | LandsButFails | Short | DropsUnflushed):
         return fault
-    other = Errno.EPERM if errno in {Errno.EROFS, Errno.EACCES} else Errno.EIO
+    if effect.errno in errnos:
+        return fault
+    other = Errno.EPERM if effect.errno in {Errno.EROFS, Errno.EACCES} else Errno.EIO
     return replace(fault, effect=replace(effect, errno=other))

@@ -53,9 +53,10 @@ def errno_of(text: str) -> Errno:
 def device_in(text: str, devices: Iterable[str]) -> str | None:
     """Return which of `devices` an error text blames; None when it names none of them."""
     for shape in _NAMING:
-        for name in shape.findall(text):
-            if name.replace(".", "/") in devices:
-                return name.replace(".", "/")
+        for found in shape.finditer(text):
+            name = found[1].replace(".", "/")
+            if name in devices:
+                return name
     return None
 
 

@@ -5,26 +5,27 @@ exports are made in the order of the devices, and when one is made anew those be
 """
 
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from snapcheck.impl.adapters.qemu.disks import ROOM_BYTES, DiskServer
 from snapcheck.impl.adapters.qemu.guest import Guest
-from snapcheck.impl.adapters.qemu.monitor import Json, Monitor
+from snapcheck.impl.adapters.qemu.monitor import Json, Monitor, RefusedError
 from snapcheck.impl.adapters.qemu.pump import Pump
 from snapcheck.impl.blockfile import BlockFile
 from snapcheck.impl.qcow2.image import Image
 from snapcheck.model.content import SECTOR
 from snapcheck.model.setup import DeviceSpec, Kind
 
+UNLIMITED: Final = "unlimited"  # a throttle group that lets everything pass
 _SMALL_CLUSTERS: Final = 512
 
 
 def _over(spec: DeviceSpec) -> str | None:
     """Return the driver of the node over the image: of the filters, blkdebug (without rules) over small clusters."""
     if spec.kind is Kind.FILTER_OVER:
-        return "blkdebug" if spec.cluster_bytes == _SMALL_CLUSTERS else "copy-on-read"
+        return "blkdebug" if spec.cluster_bytes == _SMALL_CLUSTERS else "throttle"
     return "raw" if spec.kind is Kind.RAW_OVER else None
 
 
@@ -37,7 +38,7 @@ def node_of(name: str) -> str:
 class Device:
     """One device: its disk, and how it is open. It is `present` while it has a medium.
 
-    `sizes_vary`: going back to a snapshot may give it another size.
+    `sizes_vary`: going back to a snapshot may give it another size. `bitmaps` are those of its nodes: node and name.
     """
 
     spec: DeviceSpec
@@ -46,6 +47,7 @@ class Device:
     present: bool = False
     exported: bool = False
     sizes_vary: bool = False
+    bitmaps: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     guest: Guest | None = None
 
     @property
@@ -70,6 +72,19 @@ class Devices:
         if device.spec.kind is not Kind.EMPTY:
             self.open(device)
 
+    def adopt(self, device: Device) -> None:
+        """Take in a device of a QEMU that is gone, as it was there; it is closed when it can not be opened."""
+        self.by_name[device.name] = device
+        present, bitmaps = device.present, sorted(device.bitmaps)
+        device.present = device.exported = False
+        device.guest = None
+        if present:
+            with suppress(RefusedError):
+                self.open(device)
+                for node, name in bitmaps:
+                    self._monitor.execute("block-dirty-bitmap-add", {"node": node_of(node), "name": name})
+                device.bitmaps.update(bitmaps)
+
     # --- opening and closing ----------------------------------------------------------------------
     def open(self, device: Device) -> None:
         """Open a device that is closed; `RefusedError` when QEMU can not."""
@@ -77,6 +92,7 @@ class Devices:
         self._disks.offer(device.name, device.disk, size=size)
         self._monitor.execute("blockdev-add", self._nodes(device))
         device.present = True
+        device.bitmaps.clear()
         self.export_from(device)
 
     def close(self, device: Device) -> None:
@@ -172,6 +188,8 @@ class Devices:
         node: dict[str, Any] = {"driver": driver, "node-name": node_of(name), "file": protocol}
         if over:
             node = {"driver": over, "node-name": device.name, "image" if over == "blkdebug" else "file": node}
+        if over == "throttle":
+            node["throttle-group"] = UNLIMITED
         return _with_options(node, read_only=device.read_only)
 
 
@@ -194,7 +212,7 @@ def _place_of(device: Device) -> str:
 
 
 def _is_deleted(event: Json, name: str) -> bool:
-    return event["event"] == "BLOCK_EXPORT_DELETED" and event["data"]["id"] == name
+    return bool(event["event"] == "BLOCK_EXPORT_DELETED" and event["data"]["id"] == name)
 
 
 def sectors_in(size: int) -> int:

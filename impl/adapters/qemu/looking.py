@@ -43,6 +43,14 @@ class Clock:
         return info
 
 
+class HeldError(Exception):
+    """QEMU does not let a device go; `memory` is what was seen of it before."""
+
+    def __init__(self, memory: View, why: str) -> None:
+        self.memory = memory
+        super().__init__(why)
+
+
 class Looker:
     """Looks at devices. What the monitor shows is asked for once, until `changed` says that it may be another."""
 
@@ -62,25 +70,42 @@ class Looker:
         return None if image is None else cast("int", image["virtual-size"])
 
     def look(self, device: Device, level: Level) -> Observation:
-        """Look at `device`; at level full it is closed and opened."""
+        """Look at `device`; at level full it is closed and opened. `HeldError` when it can not be closed."""
         if not device.present:
             return Observation(device.name, level, nothing_seen(Errno.ENOMEDIUM.name))
         memory = self._view(device, level)
         if level is not Level.FULL:
             return Observation(device.name, level, memory)
-        disk = self._reopened(device)
-        if device.spec.kind is Kind.PLAIN:
-            return Observation(device.name, level, memory, disk)
-        clone = device.disk.clone()
-        contents = None if disk.snapshots is None else contents_of(clone, disk.snapshots, open_driver, _READS)
-        return Observation(device.name, level, memory, disk, contents, inspected(clone))
+        disk = self._reopened(device, memory)
+        return self.whole(Observation(device.name, level, memory, disk), device)
 
-    def _reopened(self, device: Device) -> View:
+    def whole(self, seen: Observation, device: Device) -> Observation:
+        """Return what was seen of a device together with what is on its disk: the snapshots' content, and a check."""
+        if device.spec.kind is Kind.PLAIN or seen.disk is None:
+            return seen
+        clone = device.disk.clone()
+        listed = seen.disk.snapshots
+        contents = None if listed is None else contents_of(clone, listed, open_driver, _READS)
+        return replace(seen, contents=contents, check=inspected(clone))
+
+    def _reopened(self, device: Device, memory: View) -> View:
         self.changed()
         try:
-            self._devices.reopen(device, read_only=device.read_only)
+            self._devices.close(device)
+        except RefusedError as error:
+            raise HeldError(memory, str(error)) from error
+        return self.opened(device)
+
+    def opened(self, device: Device) -> View:
+        """Open a device that is closed, and return what it shows."""
+        try:
+            self._devices.open(device)
         except RefusedError as error:
             return nothing_seen(errno_of(str(error)).name)
+        return self.view(device)
+
+    def view(self, device: Device) -> View:
+        """Return everything that `device` shows."""
         return self._view(device, Level.FULL)
 
     def _view(self, device: Device, level: Level) -> View:

@@ -93,7 +93,7 @@ class Monitor:
 
 def _concluded(event: Json) -> bool:
     data = cast("Json", event.get("data", {}))
-    return event["event"] == "JOB_STATUS_CHANGE" and data["id"] == _JOB and data["status"] == "concluded"
+    return bool(event["event"] == "JOB_STATUS_CHANGE" and data["id"] == _JOB and data["status"] == "concluded")
 
 
 def _version(greeting: Json) -> str:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from snapcheck.impl.adapters.qemu.devices import UNLIMITED
 from snapcheck.impl.adapters.qemu.disks import DiskServer
 from snapcheck.impl.adapters.qemu.monitor import GoneError, Monitor, RefusedError
 from snapcheck.impl.adapters.qemu.pump import Pump, StuckError
@@ -73,6 +74,7 @@ class QemuProcess:
             self.monitor = Monitor(self.pump, ours)
             address = {"type": "unix", "data": {"path": self.address, "abstract": True}}
             self.monitor.execute("nbd-server-start", {"addr": address})
+            self.monitor.execute("object-add", {"qom-type": "throttle-group", "id": UNLIMITED})
         except (GoneError, StuckError, RefusedError) as error:
             raise StartError(f"{program} does not start: {str(error) or self.why()}") from error
 
@@ -98,6 +100,8 @@ class QemuProcess:
 
     def why(self) -> str:
         """Return how it ended, and the end of what it wrote to its standard error."""
+        if self._stderr.closed:
+            return "QEMU was ended by the harness"
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         status = self._process.returncode

@@ -7,13 +7,14 @@ outside, and every read and write below QEMU is seen.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from snapcheck.impl.adapters.qemu import nbd
 from snapcheck.impl.adapters.qemu.answers import refusal
 from snapcheck.impl.adapters.qemu.devices import Device, Devices, node_of
 from snapcheck.impl.adapters.qemu.keeper import KEEPER
-from snapcheck.impl.adapters.qemu.looking import Looker
+from snapcheck.impl.adapters.qemu.looking import HeldError, Looker
 from snapcheck.impl.adapters.qemu.monitor import GoneError, RefusedError
 from snapcheck.impl.adapters.qemu.nbd import Command
 from snapcheck.impl.adapters.qemu.process import MACHINE
@@ -62,12 +63,14 @@ class QemuSystem:
         if semantics != Semantics.MODERN:
             raise StartError(f"QEMU is judged by its own release's semantics: --semantics modern, not {semantics}")
         self._disks = disks
-        self._process = KEEPER.lend(self.program)
-        process = self._process
+        self._closed = False
+        self._take_process()
+        self._table: Mapping[type[Operation], Callable[[Any], Result]] = self.operations()
+
+    def _take_process(self) -> None:
+        self._process = process = KEEPER.lend(self.program)
         self._devices = Devices(process.pump, process.monitor, process.disks, process.address)
         self._looker = Looker(process.monitor, self._devices, KEEPER.clock)
-        self._closed = False
-        self._table: Mapping[type[Operation], Callable[[Any], Result]] = self.operations()
 
     def operations(self) -> dict[type[Operation], Callable[[Any], Result]]:
         """Return what is performed, and how."""
@@ -83,8 +86,8 @@ class QemuSystem:
     def abilities(self) -> Abilities:
         """What can be seen of QEMU: answers and disks, and no call inside."""
         return Abilities(
-            calls=False, locks=False, drains=False, call_faults=False, children=False, errnos=nbd.ERRNOS,
-            vmstate_bytes=KEEPER.vmstate_bytes.get(self.program),
+            calls=False, locks=False, drains=False, call_faults=False, any_bytes=False, children=False,
+            errnos=nbd.ERRNOS, vmstate_bytes=KEEPER.vmstate_bytes.get(self.program),
             operations=tuple(word for kind, word in KINDS.items() if kind in self._table),
         )  # fmt: skip
 
@@ -135,10 +138,27 @@ class QemuSystem:
 
     def observe(self, device: str, *, level: Level) -> Observation:
         """Look at a device; at level full it is closed and opened."""
+        found = self._devices.by_name[device]
         try:
-            return self._looker.look(self._devices.by_name[device], level)
+            return self._looker.look(found, level)
+        except HeldError as held:
+            self._restart()
+            seen = Observation(device, level, held.memory, self._looker.view(found), held=str(held))
+            return self._looker.whole(seen, found)
         except _DEAD as error:
             raise CrashError(self._obituary(error)) from error
+
+    def _restart(self) -> None:
+        """End a QEMU that holds on to a device, and open everything in another: there is no other way on."""
+        devices = [*self._devices.by_name.values()]
+        for device in devices:
+            if device.guest is not None and not device.read_only:
+                with suppress(BlockError):
+                    device.guest.request(Command.FLUSH)
+        KEEPER.end(self._process)
+        self._take_process()
+        for device in devices:
+            self._devices.adopt(device)
 
     def _obituary(self, error: Exception) -> str:
         """Return what QEMU died of, and see to it that it is gone."""
@@ -153,16 +173,18 @@ class QemuSystem:
 
     # --- the guest --------------------------------------------------------------------------------
     def _as_guest(self, name: str, command: Command, sector: int = 0, count: int = 0, tag: int | None = None) -> Result:
-        """Let the guest do one request, unless it lies outside of the device, where no guest can go."""
+        """Let the guest do one request, unless it knows itself that the device does not take it."""
         device = self._devices.by_name[name]
         if not device.present:
             return _NO_MEDIUM
+        if device.read_only and command is not Command.FLUSH:
+            return Result(Errno.EPERM)  # it knows that it is read-only
         size = self._looker.size_of(device)
         if size is None:
             return _NO_MEDIUM
-        guest = self._devices.guest_of(device, size)
-        if (sector + count) * SECTOR > size and not device.read_only:
+        if (sector + count) * SECTOR > size:
             return Result(Errno.EIO)
+        guest = self._devices.guest_of(device, size)
         data = b"" if tag is None else pattern(tag=tag, sector=sector, count=count)
         try:
             guest.request(command, sector * SECTOR, 0 if data else count * SECTOR, data)
@@ -246,7 +268,9 @@ class QemuSystem:
         device = self._devices.by_name[operation.device.partition("/")[0]]
         if not device.present:
             return _NO_MEDIUM
+        bitmap = operation.device, operation.name
         self._execute(command, {"node": node_of(operation.device), "name": operation.name})
+        (device.bitmaps.add if isinstance(operation, AddBitmap) else device.bitmaps.discard)(bitmap)
         return _OK
 
     def _reopen(self, operation: Reopen) -> Result:
