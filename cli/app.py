@@ -113,6 +113,7 @@ def run(
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same histories.")] = 0,
     jobs: Annotated[int | None, typer.Option(metavar="N", help="Processes; all cores by default.")] = None,
     semantics: Annotated[Semantics | None, typer.Option(help="Whose behaviour is right; classic by default.")] = None,
+    qemu: Annotated[Path | None, typer.Option(metavar="DIR", help="Where QEMU's programs are; else PATH.")] = None,
     known: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Known, accepted divergences.")] = None,
     corpus: Annotated[Path | None, typer.Option(metavar="DIR", help="Failures to replay first, and to keep.")] = None,
     out: Out = REPORT_FOLDER,
@@ -124,8 +125,9 @@ def run(
     """Verify a driver: all phases, one report."""
     if findings:
         raise CallError("--findings is not built yet; leave it out")
-    from snapcheck.cli.run import RunCall, run_command
+    from snapcheck.cli.run import RunCall, run_command, use_qemu
 
+    use_qemu(qemu)
     call = RunCall(
         driver=driver, phases=phases, profile=profile, seconds=seconds, histories=histories, devices=devices,
         seed=seed, jobs=jobs, semantics=semantics, known=known, corpus=corpus, resume=resume, out=out, quiet=quiet,

@@ -16,7 +16,7 @@ from snapcheck.cli.errors import UNKNOWN, CallError
 from snapcheck.cli.progress import RunListener, listener_for
 from snapcheck.cli.summary import tell
 from snapcheck.cli.targets import target_of
-from snapcheck.impl.targets import Target
+from snapcheck.impl.targets import WHERE_QEMU, Target
 from snapcheck.model.setup import Semantics
 from snapcheck.reports import folder as report_folder
 from snapcheck.reports import known
@@ -50,6 +50,14 @@ class RunCall:
     out: Path
     quiet: bool
     progress: bool
+
+
+def use_qemu(where: Path | None) -> None:
+    """Take QEMU's programs from there, also in processes that are started later."""
+    if where is None:
+        return
+    _require(where.exists(), f"--qemu {where}: there is no such folder or program")
+    os.environ[WHERE_QEMU] = str(where.absolute())
 
 
 def run_command(call: RunCall) -> int:

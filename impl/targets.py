@@ -23,8 +23,11 @@ __all__ = ["StartError", "Target", "TargetError", "find_target", "known_targets"
 
 FORM: Final = "package.module:attribute"
 _QCOW2: Final = "qcow2"
+WHERE_QEMU: Final = "SNAPCHECK_QEMU"  # the folder of QEMU's programs, or one of them; where it is not set PATH counts
+_QEMU: Final = "snapcheck.impl.adapters.qemu"
 _SYSTEMS: Final = {  # by name: the factory, and what it is
-    "qemu": ("snapcheck.impl.adapters.qemu.system:QemuSystem", "a running QEMU: savevm, loadvm, delvm, transactions"),
+    "qemu": (f"{_QEMU}.system:QemuSystem", "a running QEMU: savevm, loadvm, delvm, transactions"),
+    "qemu-storage-daemon": (f"{_QEMU}.daemon:QemuDaemon", "QEMU's storage daemon: transactions of internal snapshots"),
 }
 _PROBE: Final = Setup((DeviceSpec("d0", sectors=128, cluster_bytes=4096),))
 

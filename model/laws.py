@@ -78,17 +78,20 @@ from snapcheck.model.snapshot import SnapshotInfo
 # from anything that ends, and near enough that a loop is told from work.
 IO_BASE: Final = 20_000
 IO_PER_SECTOR: Final = 100
+HANG: Final = "hang:"  # how what a process died of begins when it did not answer
 
 
 # --- the process ----------------------------------------------------------------------------------
 def no_crash(facts: StepFacts) -> Judged:
     """No operation may end the process under test, nor keep hold of a device for ever."""
     crash = facts.step.result.crash
-    if crash is not None and not crash.startswith("hang:"):
+    if crash is not None and not crash.startswith(HANG):
         yield error(Law.NO_CRASH, facts.device, f"{facts.what} ended the process under test", "an answer", crash)
         return
-    fallen = next((seen for seen in facts.step.observations if _not_an_errno(seen)), None)
+    fallen = fallen_in(facts.step.observations)
     held = next((seen for seen in facts.step.observations if seen.held), None)
+    if fallen is not None and HANG in why_fallen(fallen):
+        return  # no-hang says so
     if fallen is None and held is not None:
         summary = f"after {facts.what} {held.device} can not be closed any more"
         yield error(Law.NO_CRASH, held.device, summary, "a device that is let go of", held.held)
@@ -96,10 +99,15 @@ def no_crash(facts: StepFacts) -> Judged:
         yield HELD
     else:
         summary = f"after {facts.what} a look at {fallen.device} ended the process under test"
-        yield error(Law.NO_CRASH, fallen.device, summary, "an answer", _not_an_errno(fallen))
+        yield error(Law.NO_CRASH, fallen.device, summary, "an answer", why_fallen(fallen))
 
 
-def _not_an_errno(seen: Observation) -> str:
+def fallen_in(observations: Sequence[Observation]) -> Observation | None:
+    """Return the first look at a device during which the process under test died, or did not answer."""
+    return next((seen for seen in observations if why_fallen(seen)), None)
+
+
+def why_fallen(seen: Observation) -> str:
     """Return what a driver died of while it was looked at: the reason of an error that is no errno."""
     for view in (seen.memory, seen.disk):
         for text in view.errors if view is not None else ():
@@ -112,8 +120,12 @@ def _not_an_errno(seen: Observation) -> str:
 def no_hang(facts: StepFacts) -> Judged:
     """Every operation must end within a bound of I/O calls, and of wall-clock where the harness watches that."""
     crash, done = facts.step.result.crash, facts.trace.io_count
-    if crash is not None and crash.startswith("hang:"):
+    fallen = fallen_in(facts.step.observations)
+    if crash is not None and crash.startswith(HANG):
         yield error(Law.NO_HANG, facts.device, f"{facts.what} did not end", "an answer in time", crash)
+    elif fallen is not None and HANG in why_fallen(fallen):
+        summary = f"after {facts.what} a look at {fallen.device} did not end"
+        yield error(Law.NO_HANG, fallen.device, summary, "an answer in time", why_fallen(fallen))
     elif done > IO_BASE and done > (bound := io_bound(facts)):
         summary = f"{facts.what} took more I/O than any honest way of doing it"
         yield error(Law.NO_HANG, facts.device, summary, f"at most {bound} I/O calls", f"{done} I/O calls")

@@ -36,7 +36,7 @@ from snapcheck.model.faults import (
 from snapcheck.model.fit import Beside, Fit, Rank, best_fits, looks_of, next_state
 from snapcheck.model.history import Abilities, History, Io, Level, Step
 from snapcheck.model.law_names import Law, Severity
-from snapcheck.model.laws import RULES, is_observable
+from snapcheck.model.laws import RULES, fallen_in, is_observable
 from snapcheck.model.match import settled
 from snapcheck.model.operations import OPERATIONS, Operation, kind_of
 from snapcheck.model.setup import Setup
@@ -209,7 +209,7 @@ class Judge:
         found: list[Evidence] = []
         closely = any(seen.level is Level.FULL for seen in facts.step.observations)
         rules = self._rules[type(facts.step.operation), closely]
-        if facts.step.result.crash is not None:
+        if facts.step.result.crash is not None or fallen_in(facts.step.observations) is not None:
             rules = tuple(rule for rule in rules if rule[0] in _AFTER_A_CRASH)
         for law, judge in rules:
             checked, violated = 0, 0

@@ -15,8 +15,10 @@ from snapcheck.model.setup import DeviceSpec
 class Keeper:
     """Lends processes, and keeps what is asked of a program once.
 
-    `clock` knows when snapshots were taken: images outlive the systems that took them. `vmstate_bytes` says how large
-    the VM state is that a program saves. `started` counts the processes.
+    lent           the processes that are lent now
+    started        how many were started
+    clock          when snapshots were taken: images outlive the systems that took them
+    vmstate_bytes  how large the VM state is that a program saves
     """
 
     def __init__(self) -> None:
@@ -24,14 +26,14 @@ class Keeper:
         self.started = 0
         self.vmstate_bytes: dict[str, int] = {}
         self._free: defaultdict[str, list[QemuProcess]] = defaultdict(list)
-        self._lent: list[QemuProcess] = []
+        self.lent: list[QemuProcess] = []
 
     def lend(self, program: str) -> QemuProcess:
         """Return a running process without devices; raises `StartError` when there can be none."""
         process = self._free[program].pop() if self._free[program] else None
         if process is None or not process.alive:
             process = self._started(program)
-        self._lent.append(process)
+        self.lent.append(process)
         return process
 
     def _started(self, program: str) -> QemuProcess:
@@ -43,20 +45,20 @@ class Keeper:
 
     def give_back(self, process: QemuProcess) -> None:
         """Take back a process from which all devices are gone."""
-        self._lent.remove(process)
+        self.lent.remove(process)
         self._free[process.program].append(process)
 
     def end(self, process: QemuProcess) -> None:
         """Take back a process and end it; one that was ended before is left alone."""
-        if process in self._lent:
-            self._lent.remove(process)
+        if process in self.lent:
+            self.lent.remove(process)
             process.close()
 
     def end_all(self) -> None:
         """End all processes."""
-        for process in [*self._lent, *(each for free in self._free.values() for each in free)]:
+        for process in [*self.lent, *(each for free in self._free.values() for each in free)]:
             process.close()
-        self._lent.clear()
+        self.lent.clear()
         self._free.clear()
 
 

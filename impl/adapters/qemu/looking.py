@@ -37,10 +37,14 @@ class Clock:
 
     def undated(self, info: SnapshotInfo) -> SnapshotInfo:
         """Return `info` without date when it was taken by an operation of the harness."""
-        taken = info.date_sec * 10**9 + info.date_nsec
-        if any(begun <= taken <= ended for begun, ended in reversed(self._spans)):
-            return replace(info, date_sec=0, date_nsec=0)
-        return info
+        if not self._is_ours(info.date_sec * 10**9 + info.date_nsec):
+            return info
+        # Where there is no machine, its clock is that of the host.
+        clock = 0 if self._is_ours(info.vm_clock_nsec) else info.vm_clock_nsec
+        return replace(info, date_sec=0, date_nsec=0, vm_clock_nsec=clock)
+
+    def _is_ours(self, instant_ns: int) -> bool:
+        return any(begun <= instant_ns <= ended for begun, ended in reversed(self._spans))
 
 
 class HeldError(Exception):

@@ -22,8 +22,8 @@ from snapcheck.impl.adapters.qemu.disks import DiskServer
 from snapcheck.impl.adapters.qemu.monitor import GoneError, Monitor, RefusedError
 from snapcheck.impl.adapters.qemu.pump import Pump, StuckError
 from snapcheck.impl.checked import StartError
+from snapcheck.impl.targets import WHERE_QEMU
 
-WHERE: Final = "SNAPCHECK_QEMU"  # the folder of QEMU's programs, or the program itself; else PATH counts
 MACHINE: Final = "qemu-system-x86_64"
 DAEMON: Final = "qemu-storage-daemon"
 IMG: Final = "qemu-img"
@@ -40,7 +40,7 @@ _LAUNCH: Final = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.exec
 
 def find_program(name: str) -> str:
     """Return the path of one of QEMU's programs, or raise `StartError`."""
-    where = os.environ.get(WHERE)
+    where = os.environ.get(WHERE_QEMU)
     if where is None:
         found = shutil.which(name)
         if found:

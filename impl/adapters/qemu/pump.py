@@ -46,14 +46,15 @@ class Pump:
             self._selector.unregister(endpoint)
             endpoint.close()
 
-    def until(self, done: Callable[[], bool], what: str, *, seconds: float = SECONDS_MAX) -> None:
-        """Serve until `done`; `StuckError` names `what` was waited for when that takes longer than `seconds`."""
-        deadline = time.monotonic() + seconds
+    def until(self, done: Callable[[], bool], what: str, *, seconds: float | None = None) -> None:
+        """Serve until `done`; `StuckError` names `what` was waited for when that takes too long."""
+        bound = SECONDS_MAX if seconds is None else seconds
+        deadline = time.monotonic() + bound
         while not done():
             for key, _ in self._selector.select(_TURN_SECONDS):
                 cast("Callable[[], None]", key.data)()
             if time.monotonic() > deadline:
-                raise StuckError(f"{what} took more than {seconds:g} seconds")
+                raise StuckError(f"{what} took more than {bound:g} seconds")
 
     def close(self) -> None:
         """Close all sockets."""
