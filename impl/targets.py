@@ -27,6 +27,7 @@ WHERE_QEMU: Final = "SNAPCHECK_QEMU"  # the folder of QEMU's programs, or one of
 _QEMU: Final = "snapcheck.impl.adapters.qemu"
 _SYSTEMS: Final = {  # by name: the factory, and what it is
     "qemu": (f"{_QEMU}.system:QemuSystem", "a running QEMU: savevm, loadvm, delvm, transactions"),
+    "qemu-jobs": (f"{_QEMU}.jobs:QemuJobs", "a running QEMU through QMP: snapshot-save, -load and -delete"),
     "qemu-storage-daemon": (f"{_QEMU}.daemon:QemuDaemon", "QEMU's storage daemon: transactions of internal snapshots"),
 }
 _PROBE: Final = Setup((DeviceSpec("d0", sectors=128, cluster_bytes=4096),))
@@ -90,8 +91,7 @@ def find_target(spec: str) -> Target:
         return Target(spec, "the qcow2 engine of snapcheck itself", open_driver, regions=REGIONS)
     if spec in _SYSTEMS:
         place, what = _SYSTEMS[spec]
-        factory = guarded(spec, cast("Factory", _built_in(place)))
-        return Target(spec, what, factory=factory, semantics=Semantics.MODERN)
+        return _system(spec, what, _built_in(place))
     module_name, colon, attribute = spec.partition(":")
     if not colon or not module_name or not attribute:
         raise TargetError(_unknown(spec))
@@ -162,10 +162,16 @@ def _target(spec: str, found: object) -> Target:
     except (TypeError, ValueError):
         raise TargetError(f"{spec} does not say what it takes; wrap it in a Python function. {_CALLS}") from None
     if _takes(signature, "semantics", "recorder"):
-        return Target(spec, "a system of its own", factory=guarded(spec, cast("Factory", found)))
+        return _system(spec, "a system of its own", found)
     if _takes(signature, "read_only", "create"):
         return Target(spec, "a driver for one device", open_driver=cast("OpenDriver", found))
     raise TargetError(f"{spec} takes {signature}. {_CALLS}")
+
+
+def _system(spec: str, what: str, factory: object) -> Target:
+    """Return the target of a factory; one that has `only_semantics` can be judged by no other profile."""
+    only: Semantics | None = getattr(factory, "only_semantics", None)
+    return Target(spec, what, factory=guarded(spec, cast("Factory", factory)), semantics=only)
 
 
 _CALLS: Final = "An open_driver is called as (disk, *, read_only, create), a factory as (disks, *, semantics, recorder)"

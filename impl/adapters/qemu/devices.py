@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from snapcheck.impl.adapters.qemu.disks import ROOM_BYTES, DiskServer
 from snapcheck.impl.adapters.qemu.guest import Guest
-from snapcheck.impl.adapters.qemu.monitor import Json, Monitor, RefusedError
+from snapcheck.impl.adapters.qemu.monitor import Asked, Json, RefusedError
 from snapcheck.impl.adapters.qemu.pump import Pump
 from snapcheck.impl.blockfile import BlockFile
 from snapcheck.impl.qcow2.image import Image
@@ -58,7 +58,7 @@ class Device:
 class Devices:
     """Opens, closes and exports devices, by name in the order of the setup."""
 
-    def __init__(self, pump: Pump, monitor: Monitor, disks: DiskServer, address: str) -> None:
+    def __init__(self, pump: Pump, monitor: Asked, disks: DiskServer, address: str) -> None:
         self._pump = pump
         self._monitor = monitor
         self._disks = disks

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from snapcheck.impl.adapters.qemu.answers import errno_of
 from snapcheck.impl.adapters.qemu.devices import Device, Devices, sectors_in
-from snapcheck.impl.adapters.qemu.monitor import Json, Monitor, RefusedError
+from snapcheck.impl.adapters.qemu.monitor import Asked, Json, RefusedError
 from snapcheck.impl.adapters.qemu.nbd import Command
 from snapcheck.impl.blockfile import BlockError
 from snapcheck.impl.driver import Capabilities
@@ -58,7 +58,7 @@ class HeldError(Exception):
 class Looker:
     """Looks at devices. What the monitor shows is asked for once, until `changed` says that it may be another."""
 
-    def __init__(self, monitor: Monitor, devices: Devices, clock: Clock) -> None:
+    def __init__(self, monitor: Asked, devices: Devices, clock: Clock) -> None:
         self._monitor = monitor
         self._devices = devices
         self._clock = clock

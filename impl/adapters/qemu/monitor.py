@@ -3,14 +3,13 @@
 import json
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from snapcheck.impl.adapters.qemu.nbd import Inbox
 from snapcheck.impl.adapters.qemu.pump import Pump
 
 Json = dict[str, Any]
 _JOB: Final = "snapcheck"
-_EVENTS_KEPT: Final = 200
 
 
 class RefusedError(Exception):
@@ -19,6 +18,15 @@ class RefusedError(Exception):
 
 class GoneError(Exception):
     """QEMU has closed its monitor: it has died, or is about to."""
+
+
+class Asked(Protocol):
+    """What can be asked of QEMU; see `Monitor`."""
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any: ...  # noqa: ANN401  # JSON
+    def say(self, line: str) -> str: ...
+    def run_job(self, command: str, arguments: Mapping[str, object]) -> None: ...
+    def await_event(self, wanted: Callable[[Json], bool], what: str) -> None: ...
 
 
 class Monitor:
@@ -84,11 +92,6 @@ class Monitor:
             raise GoneError
         place = next(at for at, event in enumerate(self._events) if wanted(event))
         del self._events[: place + 1]
-
-    def forget_events(self) -> None:
-        """Let go of events that nobody waits for."""
-        if len(self._events) > _EVENTS_KEPT:
-            self._events.clear()
 
 
 def _concluded(event: Json) -> bool:

@@ -8,14 +8,14 @@ outside, and every read and write below QEMU is seen.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from snapcheck.impl.adapters.qemu import nbd
 from snapcheck.impl.adapters.qemu.answers import refusal
 from snapcheck.impl.adapters.qemu.devices import Device, Devices, node_of
 from snapcheck.impl.adapters.qemu.keeper import KEEPER
 from snapcheck.impl.adapters.qemu.looking import HeldError, Looker
-from snapcheck.impl.adapters.qemu.monitor import GoneError, RefusedError
+from snapcheck.impl.adapters.qemu.monitor import Asked, GoneError, RefusedError
 from snapcheck.impl.adapters.qemu.nbd import Command
 from snapcheck.impl.adapters.qemu.process import MACHINE
 from snapcheck.impl.adapters.qemu.pump import StuckError
@@ -48,7 +48,7 @@ from snapcheck.model.operations import (
 )
 from snapcheck.model.setup import DeviceSpec, Kind, Semantics, Setup
 
-_OK: Final = Result()
+OK: Final = Result()
 _NO_MEDIUM: Final = Result(Errno.ENOMEDIUM)
 _DEAD: Final = (GoneError, StuckError, ConnectionError)
 
@@ -56,7 +56,8 @@ _DEAD: Final = (GoneError, StuckError, ConnectionError)
 class QemuSystem:
     """Devices in a QEMU of 7.2 or later. `start` raises `StartError` when QEMU is not there, or not able."""
 
-    program = MACHINE
+    program: ClassVar[str] = MACHINE
+    only_semantics: ClassVar[Semantics] = Semantics.MODERN
 
     def __init__(self, disks: Sequence[BlockFile], *, semantics: str, recorder: Recorder) -> None:
         del recorder  # what is seen of QEMU is seen by its disks
@@ -69,8 +70,13 @@ class QemuSystem:
 
     def _take_process(self) -> None:
         self._process = process = KEEPER.lend(self.program)
-        self._devices = Devices(process.pump, process.monitor, process.disks, process.address)
-        self._looker = Looker(process.monitor, self._devices, KEEPER.clock)
+        self._monitor = self.through(process.monitor)
+        self._devices = Devices(process.pump, self._monitor, process.disks, process.address)
+        self._looker = Looker(self._monitor, self._devices, KEEPER.clock)
+
+    def through(self, monitor: Asked) -> Asked:
+        """Return what is asked in the place of QEMU's monitor: that monitor. A proxy here is how a bug is planted."""
+        return monitor
 
     def operations(self) -> dict[type[Operation], Callable[[Any], Result]]:
         """Return what is performed, and how."""
@@ -190,7 +196,7 @@ class QemuSystem:
             guest.request(command, sector * SECTOR, 0 if data else count * SECTOR, data)
         except BlockError as error:
             return Result(error.errno)
-        return _OK
+        return OK
 
     def _write(self, operation: Write) -> Result:
         return self._as_guest(operation.device, Command.WRITE, operation.sector, operation.count, operation.tag)
@@ -214,22 +220,22 @@ class QemuSystem:
         device.sizes_vary = True
         with self._devices.resizable():
             self._execute("block_resize", {"node-name": device.name, "size": size})
-        return _OK
+        return OK
 
     def _resize_plain(self, device: Device, size: int) -> Result:
         """Give a raw device another size: the disk below it does not grow by itself (NBD), so it is changed instead."""
         self._devices.close(device)
         device.disk.truncate(size)
         self._devices.open(device)
-        return _OK
+        return OK
 
     # --- snapshots --------------------------------------------------------------------------------
     def _execute(self, command: str, arguments: Mapping[str, object]) -> None:
-        self._process.monitor.execute(command, arguments)
+        self._monitor.execute(command, arguments)
 
     def _say(self, command: str, name: str) -> Result:
-        text = self._process.monitor.say(f"{command} {_quoted(name)}")
-        return refusal(text.removeprefix("Error: "), self._devices.by_name) if text else _OK
+        text = self._monitor.say(f"{command} {_quoted(name)}")
+        return refusal(text.removeprefix("Error: "), self._devices.by_name) if text else OK
 
     def _save_vm(self, operation: SaveVm) -> Result:
         assert operation.name is not None, "the harness names what this system saves (Abilities.vmstate_bytes)"
@@ -237,9 +243,12 @@ class QemuSystem:
 
     def _load_vm(self, operation: LoadVm) -> Result:
         if not any(device.sizes_vary for device in self._devices.by_name.values()):
-            return self._say("loadvm", operation.name)
+            return self._loaded(operation)
         with self._devices.resizable():
-            return self._say("loadvm", operation.name)
+            return self._loaded(operation)
+
+    def _loaded(self, operation: LoadVm) -> Result:
+        return self._say("loadvm", operation.name)
 
     def _del_vm(self, operation: DelVm) -> Result:
         return self._say("delvm", operation.name)
@@ -248,13 +257,13 @@ class QemuSystem:
         given = {"id": operation.snapshot_id, "name": operation.name}
         arguments = {"device": operation.device, **{key: text for key, text in given.items() if text is not None}}
         self._execute("blockdev-snapshot-delete-internal-sync", arguments)
-        return _OK
+        return OK
 
     def _transact(self, operation: Transaction) -> Result:
         kind = "blockdev-snapshot-internal-sync"
         actions = [{"type": kind, "data": {"device": each.device, "name": each.name}} for each in operation.actions]
         self._execute("transaction", {"actions": actions})
-        return _OK
+        return OK
 
     # --- the environment --------------------------------------------------------------------------
     def _add_bitmap(self, operation: AddBitmap) -> Result:
@@ -271,14 +280,14 @@ class QemuSystem:
         bitmap = operation.device, operation.name
         self._execute(command, {"node": node_of(operation.device), "name": operation.name})
         (device.bitmaps.add if isinstance(operation, AddBitmap) else device.bitmaps.discard)(bitmap)
-        return _OK
+        return OK
 
     def _reopen(self, operation: Reopen) -> Result:
         device = self._devices.by_name[operation.device]
         if not device.present:
             return _NO_MEDIUM
         self._devices.reopen(device, read_only=device.read_only)
-        return _OK
+        return OK
 
     def _set_read_only(self, operation: SetReadOnly) -> Result:
         device = self._devices.by_name[operation.device]
@@ -287,7 +296,7 @@ class QemuSystem:
         if device.present:
             self._devices.reopen(device, read_only=operation.read_only)
         device.read_only = operation.read_only
-        return _OK
+        return OK
 
     def _set_medium(self, operation: SetMedium) -> Result:
         device = self._devices.by_name[operation.device]
@@ -297,7 +306,7 @@ class QemuSystem:
             self._devices.close(device)
         if operation.present:
             self._devices.open(device)
-        return _OK
+        return OK
 
 
 def _format(spec: DeviceSpec, disk: BlockFile) -> None:

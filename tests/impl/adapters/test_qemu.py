@@ -62,9 +62,11 @@ def transaction(*devices: str, name: str = "t") -> Transaction:
 
 
 # --- what it does ---------------------------------------------------------------------------------
-def test_a_saved_machine_comes_back_with_the_content_of_all_its_disks() -> None:
-    steps, found = performed(SaveVm("a"), Write("d0", 0, 8, 20), Write("d1", 8, 8, 21), LoadVm("a"), DelVm("a"))
-    assert [step.result.errno for step in steps] == [Errno.OK] * 5
+@pytest.mark.parametrize("driver", ["qemu", "qemu-jobs"])
+def test_a_saved_machine_comes_back_with_the_content_of_all_its_disks(driver: str) -> None:
+    writes = Write("d0", 0, 8, 20), Write("d1", 8, 8, 21)
+    steps, found = performed(SaveVm("a"), *writes, SaveVm("a"), *writes, LoadVm("a"), DelVm("a"), driver=driver)
+    assert [step.result.errno for step in steps] == [Errno.OK] * 8
     assert found == []
 
 
