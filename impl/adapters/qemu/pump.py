@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final, cast
 
-SECONDS_MAX: Final = 4.0  # thousands of times what QEMU takes for an operation on a small image
+SECONDS_MAX: Final = 6.0  # thousands of times what QEMU takes for an operation on a small image
 _TURN_SECONDS: Final = 0.5  # how long a turn may be deaf to signals
 
 
