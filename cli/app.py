@@ -120,18 +120,16 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The verdict and what is wrong, no more.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar, no lines in between.")] = False,
-    findings: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    findings: Annotated[Path | None, typer.Option(metavar="DIR", help="A page of each violation.")] = None,
 ) -> int:
     """Verify a driver: all phases, one report."""
-    if findings:
-        raise CallError("--findings is not built yet; leave it out")
     from snapcheck.cli.run import RunCall, run_command, use_qemu
 
     use_qemu(qemu)
     call = RunCall(
         driver=driver, phases=phases, profile=profile, seconds=seconds, histories=histories, devices=devices,
         seed=seed, jobs=jobs, semantics=semantics, known=known, corpus=corpus, resume=resume, out=out, quiet=quiet,
-        progress=not (quiet or no_progress),
+        findings=findings, progress=not (quiet or no_progress),
     )  # fmt: skip
     return run_command(call)
 

@@ -18,8 +18,8 @@ from snapcheck.cli.summary import tell
 from snapcheck.cli.targets import target_of
 from snapcheck.impl.targets import WHERE_QEMU, Target
 from snapcheck.model.setup import Semantics
+from snapcheck.reports import findings, known
 from snapcheck.reports import folder as report_folder
-from snapcheck.reports import known
 from snapcheck.reports.jsonl import HistoryError
 from snapcheck.reports.known import Accepted, KnownError
 from snapcheck.reports.verdict import EXIT_STATUS, Coverage, RunResult, Verdict
@@ -46,6 +46,7 @@ class RunCall:
     semantics: Semantics | None
     known: Path | None
     corpus: Path | None
+    findings: Path | None
     resume: bool
     out: Path
     quiet: bool
@@ -77,6 +78,7 @@ def run_command(call: RunCall) -> int:
         resume.forget(call.out)
     _require_a_start(finished.result)
     tell(finished.result, call.out, quiet=call.quiet)
+    _write_findings(call, finished.result)
     return EXIT_STATUS[finished.result.verdict]
 
 
@@ -194,6 +196,17 @@ def _write(call: RunCall, finished: Finished) -> None:
         report_folder.write(call.out, finished.result, sample=finished.sample)
     except OSError as error:
         raise _unwritable(call.out, error, status=UNKNOWN) from None
+
+
+def _write_findings(call: RunCall, result: RunResult) -> None:
+    if call.findings is None:
+        return
+    try:
+        findings.write(call.findings, result)
+    except OSError as error:
+        why = error.strerror or str(error)
+        text = f"--findings {call.findings}: can not write there: {why}; name another folder"
+        raise CallError(text, status=UNKNOWN) from None
 
 
 def _unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
