@@ -268,6 +268,7 @@ class Abilities:
     snapshot_contents: bool = True  # a snapshot's content can be read (load_tmp, or goto on a copy)
     check: bool = True  # there is a checker for its images
     first_bad: bool = True  # it names the first bad device
+    cells: bool = True  # it fills the caller's cells: first_bad_bs (but for the modern profile), sn
     prepared_images: bool = True  # it opens qcow2 images that the harness prepared
     operations: tuple[str, ...] | None = None  # kinds that it can perform; None for all
     call_faults: bool = True  # calls of a driver's functions can be made to fail

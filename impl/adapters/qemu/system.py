@@ -92,7 +92,7 @@ class QemuSystem:
     def abilities(self) -> Abilities:
         """What can be seen of QEMU: answers and disks, and no call inside."""
         return Abilities(
-            calls=False, locks=False, drains=False, call_faults=False, any_bytes=False, children=False,
+            calls=False, cells=False, locks=False, drains=False, call_faults=False, any_bytes=False, children=False,
             errnos=nbd.ERRNOS, vmstate_bytes=KEEPER.vmstate_bytes.get(self.program),
             operations=tuple(word for kind, word in KINDS.items() if kind in self._table),
         )  # fmt: skip
@@ -225,8 +225,12 @@ class QemuSystem:
     def _resize_plain(self, device: Device, size: int) -> Result:
         """Give a raw device another size: the disk below it does not grow by itself (NBD), so it is changed instead."""
         self._devices.close(device)
-        device.disk.truncate(size)
-        self._devices.open(device)
+        try:
+            device.disk.truncate(size)
+        except BlockError as error:
+            return Result(error.errno)
+        finally:
+            self._devices.open(device)
         return OK
 
     # --- snapshots --------------------------------------------------------------------------------
