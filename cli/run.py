@@ -17,6 +17,7 @@ from snapcheck.cli.progress import RunListener, listener_for
 from snapcheck.cli.summary import tell
 from snapcheck.cli.targets import target_of
 from snapcheck.impl.targets import WHERE_QEMU, Target
+from snapcheck.model.scope import Scope
 from snapcheck.model.setup import Semantics
 from snapcheck.reports import findings, known
 from snapcheck.reports import folder as report_folder
@@ -46,11 +47,12 @@ class RunCall:
     semantics: Semantics | None
     known: Path | None
     corpus: Path | None
-    findings: Path | None
     resume: bool
     out: Path
     quiet: bool
     progress: bool
+    findings: Path | None = None
+    scope: Scope | None = None  # of the tour, from snapcheck explore --against
 
 
 def use_qemu(where: Path | None) -> None:
@@ -65,7 +67,8 @@ def run_command(call: RunCall) -> int:
     """Verify the driver, write the report, say how it went, and return the exit status."""
     options = options_of(call)
     target = target_of(call.driver)
-    options = replace(options, semantics=semantics_of(call, target))
+    call = replace(call, semantics=semantics_of(call, target))
+    options = replace(options, semantics=call.semantics or Semantics.CLASSIC)
     options = replace(options, journals=_begin(call, options))
     try:
         with _listening(call) as listener, terminable():
@@ -117,7 +120,7 @@ def options_of(call: RunCall) -> RunOptions:
         phases=phases_of(call.phases), profile=_profile_of(call.profile), seconds=call.seconds,
         histories=call.histories, devices=call.devices, seed=call.seed,
         jobs=cores() if call.jobs is None else call.jobs,
-        known=_known_of(call.known), corpus=_corpus_of(call.corpus),
+        known=_known_of(call.known), corpus=_corpus_of(call.corpus), scope=call.scope,
     )  # fmt: skip
 
 
@@ -182,12 +185,13 @@ def _begin(call: RunCall, options: RunOptions) -> Path:
         "version": version("snapcheck"), "driver": call.driver, "semantics": options.semantics.value,
         "seed": options.seed, "devices": options.devices, "profile": options.profile.value,
         "phases": list(options.phases), "histories": options.histories,
+        "scope": None if options.scope is None else options.scope.words,
     }  # fmt: skip
     try:
         journals = resume.begin(call.out, same, resume=call.resume)
         report_folder.begin(call.out, _nothing_known(call, "the run did not come to its end"))
     except OSError as error:
-        raise _unwritable(call.out, error) from None
+        raise unwritable(call.out, error) from None
     return journals
 
 
@@ -195,7 +199,7 @@ def _write(call: RunCall, finished: Finished) -> None:
     try:
         report_folder.write(call.out, finished.result, sample=finished.sample)
     except OSError as error:
-        raise _unwritable(call.out, error, status=UNKNOWN) from None
+        raise unwritable(call.out, error, status=UNKNOWN) from None
 
 
 def _write_findings(call: RunCall, result: RunResult) -> None:
@@ -209,7 +213,8 @@ def _write_findings(call: RunCall, result: RunResult) -> None:
         raise CallError(text, status=UNKNOWN) from None
 
 
-def _unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
+def unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
+    """Return what to say when a report can not be written."""
     why = error.strerror or str(error)
     return CallError(f"--out {folder}: can not write the report there: {why}; name another folder", status=status)
 

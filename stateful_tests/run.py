@@ -22,6 +22,7 @@ from snapcheck.model.history import Abilities, History
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.laws import RULES, is_observable
 from snapcheck.model.operations import kind_of
+from snapcheck.model.scope import Scope
 from snapcheck.model.setup import Semantics
 from snapcheck.reports.known import Accepted, mark
 from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict, ViolationReport
@@ -29,7 +30,7 @@ from snapcheck.stateful_tests.corpus import NAME as NAME_OF_CORPUS
 from snapcheck.stateful_tests.corpus import Corpus
 from snapcheck.stateful_tests.coverage import coverage
 from snapcheck.stateful_tests.goals import declared, missed
-from snapcheck.stateful_tests.phases import images, stateful, sweep, walk
+from snapcheck.stateful_tests.phases import images, stateful, sweep, tour, walk
 from snapcheck.stateful_tests.replay import Replayed, ReplayState, replay
 from snapcheck.stateful_tests.session import Care
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
@@ -38,10 +39,14 @@ from snapcheck.stateful_tests.work import Crew, Run, Tick, crew
 
 # In the order in which they run: what is exhaustive first, what is random with the time that is left.
 RUNNERS: Final[Mapping[str, Run]] = {
-    images.NAME: images.run, sweep.NAME: sweep.run, walk.NAME: walk.run, stateful.NAME: stateful.run,
+    images.NAME: images.run, sweep.NAME: sweep.run, tour.NAME: tour.run, walk.NAME: walk.run,
+    stateful.NAME: stateful.run,
 }  # fmt: skip
 PHASES: Final = tuple(RUNNERS)
-_WEIGHTS: Final = {images.NAME: 2, sweep.NAME: 6, walk.NAME: 2, stateful.NAME: 2}  # how time and histories are shared
+# How time and histories are shared.
+_WEIGHTS: Final = {images.NAME: 2, sweep.NAME: 6, tour.NAME: 4, walk.NAME: 2, stateful.NAME: 2}
+# The laws that phases which do not check all of them do check.
+_LAWS_OF: Final = {images.NAME: images.LAWS, tour.NAME: tour.LAWS}
 SHRINK_SECONDS: Final = {Severity.ERROR: 10.0, Severity.WARNING: 1.0}  # for one violation
 SHRINK_SECONDS_IN_ALL: Final = 60.0
 VIOLATIONS_MAX: Final = 25  # different ones that are shrunk and shown; all are counted by their laws
@@ -57,6 +62,7 @@ class RunOptions:
     """What to run. `seconds` is the budget of all phases together, and so is `histories`, which no time limits then.
 
     The phases share `histories` exactly; only a phase that has no more of them does fewer, and that is when all do.
+    `scope` is for the tour, which takes all the time that it needs then; without one the profile has its own.
     In the folder `journals` each history is noted as it ends; those that are noted there already are not done again.
     """
 
@@ -65,6 +71,7 @@ class RunOptions:
     seconds: float | None = None
     histories: int | None = None
     devices: int = 3
+    scope: Scope | None = None
     seed: int = 0
     semantics: Semantics = Semantics.CLASSIC
     jobs: int = 1
@@ -203,12 +210,16 @@ def _run_phase(run: _Run, name: str, share: Fraction, workers: Crew) -> None:
         run.phases.append(_phase_report(name, answers, time.monotonic() - begun, options))
     if name == walk.NAME:
         _require_goals(run)
+    if name == tour.NAME and options.scope is not None and not run.phases[-1].complete:
+        counts = run.phases[-1].counts
+        run.notes.append(f"the tour took {counts[tour.TAKEN]:,} of {counts[tour.IN_SCOPE]:,} transitions")
 
 
 def _budget(run: _Run, share: Fraction) -> tuple[float | None, int | None]:
     """Return the seconds and the histories of a phase: its share of what the phases before it left."""
     options, seconds, histories = run.options, None, None
-    if options.histories is None or options.seconds is not None:
+    unlimited = options.histories is not None or options.scope is not None
+    if options.seconds is not None or not unlimited:
         in_all = SECONDS[options.profile] if options.seconds is None else options.seconds
         seconds = max(0.0, in_all - run.seconds) * float(share)
     if options.histories is not None:
@@ -222,7 +233,7 @@ def _units(target: Target, options: RunOptions, name: str, histories: int | None
         dealt = None if histories is None else histories // SHARDS + (shard < histories % SHARDS)
         yield Unit(
             driver=target.name, phase=name, semantics=options.semantics, devices=options.devices, seed=options.seed,
-            shard=shard, histories=dealt, seconds=None, profile=options.profile,
+            shard=shard, histories=dealt, seconds=None, profile=options.profile, scope=options.scope,
             journal=None if options.journals is None else str(options.journals / f"{name}-{shard}.jsonl"),
         )  # fmt: skip
 
@@ -256,9 +267,13 @@ def _phase_report(name: str, answers: Sequence[Answer], seconds: float, options:
     whole = len(answers) == SHARDS and not any(answer.interrupted for answer in answers)
     length = min((answer.length for answer in answers), default=0)
     complete = whole and (name != sweep.NAME or length > 0)
+    if name == tour.NAME:
+        counts.update(dict.fromkeys(tour.COUNTS, 0))
+        complete = whole and counts[tour.TAKEN] == counts[tour.IN_SCOPE]
+    scope = next((each.scope for each in answers if each.scope), _scope(name, options, length))
     return PhaseReport(
-        name, sum(a.histories for a in answers), sum(a.steps for a in answers), seconds, complete,
-        _scope(name, options, length), dict(sorted(counts.items())),
+        name, sum(a.histories for a in answers), sum(a.steps for a in answers), seconds, complete, scope,
+        dict(sorted(counts.items())),
     )  # fmt: skip
 
 
@@ -268,6 +283,8 @@ def _scope(name: str, options: RunOptions, length: int) -> str:
         return images.SCOPE
     if name == sweep.NAME:
         return sweep.scope(options.profile, devices=options.devices, length=max(1, length))
+    if name == tour.NAME:
+        return "every transition"
     steps = walk.STEPS_MAX if name == walk.NAME else stateful.STEPS_MAX
     return f"random histories of up to {steps} operations, 1 to {options.devices} devices, {SHARDS} shards"
 
@@ -398,7 +415,7 @@ def _result(run: _Run) -> RunResult:
     options, abilities = run.options, run.abilities or Abilities()
     hidden = {law for law in Law if not is_observable(law, abilities)}
     laws = tuple(LawReport(law, run.laws[law][0], run.laws[law][1], not_observable=law in hidden) for law in Law)
-    expected = images.LAWS if options.phases == (images.NAME,) else tuple(Law)
+    expected = {law for name in options.phases for law in _LAWS_OF.get(name, tuple(Law))}
     unchecked = [each.law.value for each in laws if each.law in expected and not (each.checked or each.not_observable)]
     if unchecked and run.phases and not run.notes:
         run.notes.append(

@@ -68,6 +68,7 @@ class Care(StrEnum):
     """How closely a session looks after each step."""
 
     LIGHT = "light"  # never more than a light look, and nothing is done after a failure: what a step costs at least
+    ASKED = "asked"  # lightly, and closely where the caller asks; nothing is done after a failure
     LATE = (
         "late"  # closely where a fault struck and at the end, and nothing is done after a failure: for long histories
     )
@@ -199,7 +200,7 @@ class Session:
 
         None when not everything is on the disks: the last step has to have looked closely at all devices.
         """
-        if self.over or not self.judge.certain or not self.history.steps:
+        if self.over or not self.judge.certain or not self.history.steps or not self.abilities.io:
             return None
         reopened = {seen.device for seen in self.history.steps[-1].observations if seen.disk is not None}
         for disk, (name, device) in zip(self._disks, self.world.devices.items(), strict=True):
@@ -223,7 +224,7 @@ class Session:
         last = self.history.steps[-1]
         if (
             self.over
-            or self._care in {Care.LIGHT, Care.LATE}
+            or self._care in {Care.LIGHT, Care.ASKED, Care.LATE}
             or last.purpose is not Purpose.EXPLORE
             or last.result.errno is Errno.OK
             or not last.met
@@ -286,6 +287,8 @@ class Session:
 
     def _closely(self, operation: Operation, result: Result, events: Sequence[Event], purpose: Purpose) -> bool:
         """Tell whether what was touched deserves a close look: a failure, a fault, the end of going on after one."""
+        if self._care is Care.ASKED:
+            return False
         if purpose is Purpose.PROBE and self._care is not Care.CLOSE:
             return isinstance(operation, Delete)  # the last of them
         if self._care is Care.CLOSE or purpose is Purpose.RETRY:
