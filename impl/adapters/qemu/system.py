@@ -14,7 +14,7 @@ from snapcheck.impl.adapters.qemu import nbd
 from snapcheck.impl.adapters.qemu.answers import refusal
 from snapcheck.impl.adapters.qemu.devices import Device, Devices, node_of
 from snapcheck.impl.adapters.qemu.keeper import KEEPER
-from snapcheck.impl.adapters.qemu.looking import HeldError, Looker
+from snapcheck.impl.adapters.qemu.looking import HeldError, Looker, SecondOpinion
 from snapcheck.impl.adapters.qemu.monitor import Asked, GoneError, RefusedError
 from snapcheck.impl.adapters.qemu.nbd import Command
 from snapcheck.impl.adapters.qemu.process import MACHINE
@@ -71,8 +71,9 @@ class QemuSystem:
     def _take_process(self) -> None:
         self._process = process = KEEPER.lend(self.program)
         self._monitor = self.through(process.monitor)
+        self._second_opinion = SecondOpinion(process.pump, process.disks)
         self._devices = Devices(process.pump, self._monitor, process.disks, process.address)
-        self._looker = Looker(self._monitor, self._devices, KEEPER.clock)
+        self._looker = Looker(self._monitor, self._devices, KEEPER.clock, self._second_opinion)
 
     def through(self, monitor: Asked) -> Asked:
         """Return what is asked in the place of QEMU's monitor: that monitor. A proxy here is how a bug is planted."""

@@ -10,11 +10,13 @@ import pytest
 from snapcheck.impl.adapters.qemu import pump
 from snapcheck.impl.adapters.qemu.answers import device_in, errno_of
 from snapcheck.impl.adapters.qemu.keeper import KEEPER
-from snapcheck.impl.adapters.qemu.process import MACHINE
+from snapcheck.impl.adapters.qemu.looking import SecondOpinion
+from snapcheck.impl.adapters.qemu.process import DAEMON, MACHINE
+from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.impl.targets import StartError, find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import Fails, Fault, IoFault
-from snapcheck.model.history import Io, Step
+from snapcheck.model.history import Check, Io, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import (
     AddBitmap,
@@ -131,6 +133,19 @@ def test_a_delete_that_fails_leaves_memory_and_disk_disagreeing() -> None:
     fault = IoFault("d1", "any", Fails(Errno.EIO))
     _, found = performed(SaveVm("a"), DelVm("a"), faults=(fault,))
     assert Law.MEMORY_IS_DISK in {law for law, _ in found}
+
+
+def test_qemu_img_has_a_second_opinion_on_an_image_that_our_checker_finds_clean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SecondOpinion, "EVERY", 1)
+    process = KEEPER.lend(DAEMON)
+    opinion = SecondOpinion(process.pump, process.disks)
+    image = prepared_image(DeviceSpec("d0", tag=3))
+    assert opinion.on(Check(), image) == Check()
+    image.pwrite(8192, bytes(64))  # refcounts
+    assert opinion.on(Check(), image).corruptions > 0
+    KEEPER.give_back(process)
 
 
 # --- QEMU dying, hanging, missing -----------------------------------------------------------------
