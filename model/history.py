@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import Fault
 from snapcheck.model.operations import Operation
-from snapcheck.model.power_cut import Cut
+from snapcheck.model.power_cut import Cut, Sent
 from snapcheck.model.setup import Setup
 from snapcheck.model.snapshot import SnapshotInfo
 
@@ -232,7 +232,9 @@ class PowerCut:
     devices      what survived; a device that is not there lost nothing
     returned     the last step had returned before the power went
     after        what was done then, and `again` what survived of the I/O of that, numbered anew, when it was cut too
+    then         the steps of that, when they were steps
     seen         what was seen at last, by device
+    log          what had been sent down to the disks
     """
 
     persistence: str
@@ -240,7 +242,9 @@ class PowerCut:
     returned: bool = False
     after: After = After.LOOK
     again: Cut | None = None
+    then: tuple[Step, ...] = ()
     seen: tuple[Observation, ...] = ()
+    log: tuple[Sent, ...] = ()
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from snapcheck.model.crash_laws import CRASH_RULES, CrashRule
 from snapcheck.model.device import Outcome
 from snapcheck.model.errno import Errno
 from snapcheck.model.facts import HELD, STATE, WHERE, Evidence, Judged, Look, StepFacts, differs, error, warning
@@ -30,6 +31,7 @@ from snapcheck.model.match import (
     Part,
     answer_text,
     bad_text,
+    died_of,
     expected_text,
     is_dead,
     listing,
@@ -90,7 +92,7 @@ def no_crash(facts: StepFacts) -> Judged:
         return
     fallen = fallen_in(facts.step.observations)
     held = next((seen for seen in facts.step.observations if seen.held), None)
-    if fallen is not None and HANG in why_fallen(fallen):
+    if fallen is not None and HANG in died_of(fallen):
         return  # no-hang says so
     if fallen is None and held is not None:
         summary = f"after {facts.what} {held.device} can not be closed any more"
@@ -99,22 +101,12 @@ def no_crash(facts: StepFacts) -> Judged:
         yield HELD
     else:
         summary = f"after {facts.what} a look at {fallen.device} ended the process under test"
-        yield error(Law.NO_CRASH, fallen.device, summary, "an answer", why_fallen(fallen))
+        yield error(Law.NO_CRASH, fallen.device, summary, "an answer", died_of(fallen))
 
 
 def fallen_in(observations: Sequence[Observation]) -> Observation | None:
     """Return the first look at a device during which the process under test died, or did not answer."""
-    return next((seen for seen in observations if why_fallen(seen)), None)
-
-
-def why_fallen(seen: Observation) -> str:
-    """Return what a driver died of while it was looked at: the reason of an error that is no errno."""
-    for view in (seen.memory, seen.disk):
-        for text in view.errors if view is not None else ():
-            part, _, reason = text.partition(": ")
-            if not (reason.startswith("E") and reason.isupper() and reason.isalnum()):
-                return f"{part}: {reason}"
-    return ""
+    return next((seen for seen in observations if died_of(seen)), None)
 
 
 def no_hang(facts: StepFacts) -> Judged:
@@ -123,9 +115,9 @@ def no_hang(facts: StepFacts) -> Judged:
     fallen = fallen_in(facts.step.observations)
     if crash is not None and crash.startswith(HANG):
         yield error(Law.NO_HANG, facts.device, f"{facts.what} did not end", "an answer in time", crash)
-    elif fallen is not None and HANG in why_fallen(fallen):
+    elif fallen is not None and HANG in died_of(fallen):
         summary = f"after {facts.what} a look at {fallen.device} did not end"
-        yield error(Law.NO_HANG, fallen.device, summary, "an answer in time", why_fallen(fallen))
+        yield error(Law.NO_HANG, fallen.device, summary, "an answer in time", died_of(fallen))
     elif done > IO_BASE and done > (bound := io_bound(facts)):
         summary = f"{facts.what} took more I/O than any honest way of doing it"
         yield error(Law.NO_HANG, facts.device, summary, f"at most {bound} I/O calls", f"{done} I/O calls")
@@ -452,7 +444,7 @@ RULES: Final[Mapping[Law, Rule]] = {
 
 def is_observable(law: Law, abilities: Abilities) -> bool:
     """Tell whether a system with these abilities can show what `law` is judged by."""
-    rule = RULES[law]
+    rule: Rule | CrashRule = RULES[law] if law in RULES else CRASH_RULES[law]
     if not all(any(getattr(abilities, name) for name in group) for group in rule.needs):
         return False
     return abilities.operations is None or any(KINDS[kind] in abilities.operations for kind in rule.operations)

@@ -120,6 +120,16 @@ def is_gone(view: View) -> bool:
     return is_dead(view) and all(error.endswith("ENOMEDIUM") for error in view.errors)
 
 
+def died_of(seen: Observation) -> str:
+    """Return what a driver died of while it was looked at, a reason that is no errno; "" while it lives."""
+    for view in (seen.memory, seen.disk):
+        for text in view.errors if view is not None else ():
+            part, _, reason = text.partition(": ")
+            if not (reason.startswith("E") and reason.isupper() and reason.isalnum()):
+                return f"{part}: {reason}"
+    return ""
+
+
 def _readable(view: View) -> str:
     return unreadable(view) if is_dead(view) else "it can be read"
 

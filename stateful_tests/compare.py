@@ -34,7 +34,7 @@ from snapcheck.model.faults import (
     family,
 )
 from snapcheck.model.fit import Beside, Fit, Rank, best_fits, looks_of, next_state
-from snapcheck.model.history import Abilities, History, Io, Level, Step
+from snapcheck.model.history import Abilities, Check, History, Io, Level, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.laws import RULES, fallen_in, is_observable
 from snapcheck.model.match import settled
@@ -116,6 +116,19 @@ class Judge:
         self._bindings: dict[str, frozenset[Law]] = {}  # of devices on which not all laws bind any more
         self._position = {device.name: f"d{at}" for at, device in enumerate(setup.devices)}
         self._rules = _rules_by_operation(abilities)
+
+    @classmethod
+    def taking_over(cls, setup: Setup, abilities: Abilities, world: World, checks: Mapping[str, Check]) -> "Judge":
+        """Return a judge of devices that somebody else left in the state `world`.
+
+        `checks` is what the checker says of them; leaks that they have, and COPIED bits that they miss, are warnings.
+        """
+        judge = cls(setup, abilities)
+        judge.world = world
+        judge._running.checks.update(checks)
+        judge._running.troubled.update(checks)
+        judge._running.failed.update(checks)
+        return judge
 
     @property
     def certain(self) -> bool:
