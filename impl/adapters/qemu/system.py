@@ -47,6 +47,7 @@ from snapcheck.model.operations import (
     WriteZeroes,
 )
 from snapcheck.model.setup import DeviceSpec, Kind, Semantics, Setup
+from snapcheck.model.snapshot import SnapshotInfo
 
 OK: Final = Result()
 _NO_MEDIUM: Final = Result(Errno.ENOMEDIUM)
@@ -89,6 +90,11 @@ class QemuSystem:
             Reopen: self._reopen,
         }  # fmt: skip
 
+    @staticmethod
+    def as_shown(info: SnapshotInfo) -> SnapshotInfo:
+        """Return a snapshot that QEMU took without its date."""
+        return KEEPER.clock.undated(info)
+
     @property
     def abilities(self) -> Abilities:
         """What can be seen of QEMU: answers and disks, and no call inside."""
@@ -122,6 +128,11 @@ class QemuSystem:
             KEEPER.give_back(self._process)
         except (*_DEAD, RefusedError):
             KEEPER.end(self._process)
+
+    def abandon(self) -> None:
+        """Let go of everything as when the power is gone: QEMU has no time to write anything."""
+        self._closed = True
+        KEEPER.end(self._process)
 
     def arm(self, faults: Sequence[Fault]) -> Sequence[Fault]:
         return faults  # none can be injected into QEMU's own functions
