@@ -29,6 +29,7 @@ _QEMU: Final = "snapcheck.impl.adapters.qemu"
 _SYSTEMS: Final = {  # by name: the factory, and what it is
     "qemu": (f"{_QEMU}.system:QemuSystem", "a running QEMU: savevm, loadvm, delvm, transactions"),
     "qemu-jobs": (f"{_QEMU}.jobs:QemuJobs", "a running QEMU through QMP: snapshot-save, -load and -delete"),
+    "qemu-img": (f"{_QEMU}.img:QemuImg", "qemu-img on images that nobody else has open: snapshot -c, -a and -d"),
     "qemu-storage-daemon": (f"{_QEMU}.daemon:QemuDaemon", "QEMU's storage daemon: transactions of internal snapshots"),
 }
 _PROBE: Final = Setup((DeviceSpec("d0", sectors=128, cluster_bytes=4096),))
