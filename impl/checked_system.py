@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from snapcheck.impl.checked import CrashError, StartError, in_words, one_line
-from snapcheck.impl.driver import Abilities, BlockFile, Factory, System, UnsupportedSetupError
+from snapcheck.impl.driver import Abilities, BlockFile, Factory, System, UnsupportedSetupError, abandon
 from snapcheck.impl.observe import nothing_seen
 from snapcheck.model.faults import Fault
 from snapcheck.model.history import Level, Observation, Recorder, Result
@@ -67,6 +67,9 @@ class CheckedSystem:
     def close(self) -> None:
         self._system.close()
 
+    def abandon(self) -> None:
+        abandon(self._system)
+
 
 def guarded(name: str, factory: Factory) -> Factory:
     """Return `factory` so that what it builds is checked, and what goes wrong while it builds is a `StartError`."""
@@ -74,6 +77,8 @@ def guarded(name: str, factory: Factory) -> Factory:
     def build(disks: Sequence[BlockFile], *, semantics: str, recorder: Recorder) -> System:
         try:
             system = factory(disks, semantics=semantics, recorder=recorder)
+        except StartError:
+            raise
         except (Exception, SystemExit) as error:
             raise StartError(f"{name} can not start: it raised {in_words(error)}") from error
         missing = [method for method in _METHODS if not callable(getattr(system, method, None))]

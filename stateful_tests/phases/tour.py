@@ -19,6 +19,7 @@ from snapcheck.impl.targets import find_target
 from snapcheck.model.facts import Evidence
 from snapcheck.model.faults import CallFault
 from snapcheck.model.law_names import Law, Severity
+from snapcheck.model.laws import RULES
 from snapcheck.model.operations import Create
 from snapcheck.model.scope import NAMES, Scope, without
 from snapcheck.model.setup import Setup
@@ -39,7 +40,7 @@ DISAGREEING: Final = "transitions disagreeing"
 COUNTS: Final = (IN_SCOPE, TAKEN, DISAGREEING)
 # What nothing in a scope can break: no request is in flight, nothing is repeated or used after a failure.
 LAWS: Final = tuple(
-    law for law in Law if law not in {Law.DRAINED, Law.RETRY_HEALS, Law.SAFE_TO_USE, Law.ALL_OR_NOTHING}
+    law for law in RULES if law not in {Law.DRAINED, Law.RETRY_HEALS, Law.SAFE_TO_USE, Law.ALL_OR_NOTHING}
 )
 _STEPS_MAX: Final = 100  # of one covering walk: what fails at its end is still to be shrunk
 
