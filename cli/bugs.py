@@ -19,7 +19,7 @@ from snapcheck.stateful_tests.seeded_bugs import CATALOGUE, SeededBug
 
 ALL_FOUND: Final = 0
 MISSED: Final = 1
-_HEAD: Final = f"{'bug':<20} {'found by law':<21} {'phase':<8} {'of':>3} {'s':>4} ops flt hypo rand"
+_HEAD: Final = f"{'bug':<23} {'found by law':<21} {'phase':<8} {'of':>3} {'s':>4} op flt hypo rand"
 _NAMES_MAX: Final = 6
 
 
@@ -180,13 +180,13 @@ def _row(score: Score) -> str:
     best, shortest = score.best, score.reproducer
     if best is None:
         found = "not found" if not score.trouble else "unknown"
-        cells = f"{found:<21} {'':8} {'0/' + str(len(score.tried)):>3} {'':4} {'':3} {'':3}"
+        cells = f"{found:<21} {'':8} {'0/' + str(len(score.tried)):>3} {'':4} {'':2} {'':3}"
     else:
         of = f"{len(score.catches)}/{len(score.tried)}"
         long = ("-", "-") if shortest is None else (str(shortest.operations), str(shortest.faults))
-        cells = f"{best.law.value:<21} {best.by:<8} {of:>3} {_seconds(best.seconds):>4} {long[0]:>3} {long[1]:>3}"
+        cells = f"{best.law.value:<21} {best.by:<8} {of:>3} {_seconds(best.seconds):>4} {long[0]:>2} {long[1]:>3}"
     times = [_seconds(each.seconds) if each else "-" for each in score.baselines.values()]
-    return f"{score.bug:<20} {cells} {' '.join(f'{each:>4}' for each in times)}".rstrip()
+    return f"{score.bug:<23} {cells} {' '.join(f'{each:>4}' for each in times)}".rstrip()
 
 
 def _seconds(seconds: float) -> str:
