@@ -73,9 +73,9 @@ _TORN: Final = Plan((Persistence.SECTOR_TORN, *_BEYOND), 1 << 12)
 _LYING: Final = Plan((Persistence.NO_BARRIERS,), 1 << 7)  # nothing is promised there but that nobody dies
 _GARBAGE: Final = Plan((Persistence.EPOCH,), 1 << 7, fill=Filling.GARBAGE)
 REACHES: Final = {
-    Profile.QUICK: Reach(len(STARTS) - 2, 1, (_EPOCH,), 2),
+    Profile.QUICK: Reach(len(STARTS) - 2, 1, (_EPOCH,), 1),
     Profile.DEFAULT: Reach(len(STARTS), 2, (_TORN,), 4),
-    Profile.DEEP: Reach(len(STARTS), 3, (_TORN, _LYING, _GARBAGE), 32),
+    Profile.DEEP: Reach(len(STARTS), 3, (_TORN, _LYING, _GARBAGE), 1 << 16),
 }  # fmt: skip
 
 
