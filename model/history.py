@@ -185,6 +185,7 @@ class Observation:
     disk: View | None = None
     contents: tuple[SnapshotContent | None, ...] | None = None
     check: Check | None = None
+    held: str = ""  # why it could not be closed: whoever held on to it had to be ended before it was opened again
 
 
 class Purpose(StrEnum):
@@ -271,5 +272,11 @@ class Abilities:
     snapshot_contents: bool = True  # a snapshot's content can be read (load_tmp, or goto on a copy)
     check: bool = True  # there is a checker for its images
     first_bad: bool = True  # it names the first bad device
+    cells: bool = True  # it fills the caller's cells: first_bad_bs (but for the modern profile), sn
     prepared_images: bool = True  # it opens qcow2 images that the harness prepared
     operations: tuple[str, ...] | None = None  # kinds that it can perform; None for all
+    call_faults: bool = True  # calls of a driver's functions can be made to fail
+    errnos: tuple[Errno, ...] | None = None  # what its disks can fail with; None for anything
+    any_bytes: bool = True  # names may hold bytes that are no UTF-8
+    children: bool = True  # an operation on one node may address a child
+    vmstate_bytes: int | None = None  # what it saves is a state of its own, of this size, which it dates itself

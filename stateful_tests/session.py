@@ -44,12 +44,15 @@ from snapcheck.model.operations import (
     Flush,
     List,
     Operation,
+    SnapshotAction,
+    Transaction,
     VmstateRead,
     Write,
     kind_of,
 )
 from snapcheck.model.setup import DeviceSpec, Kind, Setup
 from snapcheck.stateful_tests.compare import Judge
+from snapcheck.stateful_tests.suit import suited_faults, suited_operation
 from snapcheck.stateful_tests.watchdog import HangError, Watchdog
 
 _LOOKS_ONLY: Final = (CanSnapshot, Find, FindByIdAndName, List, VmstateRead, AllCanSnapshot, AllFind, AllFindVmstateBs)
@@ -159,6 +162,7 @@ class Session:
         `everywhere` looks closely at all devices, whatever happened.
         """
         assert not self.over, "the history has ended"
+        operation, faults = suited_operation(operation, self.abilities), suited_faults(faults, self.abilities)
         self.over = self.broken_off = True  # until the step is done: whatever ends it half way ends the history
         skipped = self._arm(faults) if faults else ()
         result = self._perform(operation)
@@ -315,7 +319,10 @@ class Session:
             device = self.world.devices[root]
             if device.image is None or not device.present or device.read_only or device.spec.kind is Kind.PLAIN:
                 continue
-            probes: list[Operation] = [Create(root, _PROBE_NAME), Delete(root, None, _PROBE_NAME)]
+            create: Operation = Create(root, _PROBE_NAME)
+            if not self._can(create):
+                create = Transaction((SnapshotAction(root, _PROBE_NAME),))
+            probes: list[Operation] = [create, Delete(root, None, _PROBE_NAME)]
             if device.image.sectors:
                 probes.insert(1, Write(root, 0, min(_PROBE_SECTORS, device.image.sectors), _PROBE_TAG))
             yield from (probe for probe in probes if self._can(probe))

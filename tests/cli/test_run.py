@@ -94,6 +94,19 @@ def test_what_is_left_out_has_the_defaults_of_the_run(snapcheck: Snapcheck, engi
     assert phases_of(None) == PHASES
 
 
+def test_findings_are_pages_in_a_folder(
+    snapcheck: Snapcheck, engine: Engine, failed: RunResult, tmp_path: Path
+) -> None:
+    engine.result = failed
+    snapcheck("run", "--findings", "found")
+    assert [path.name for path in (tmp_path / "found").iterdir()] == ["right-culprit-all-delete-a1b2c3d4.md"]
+    (tmp_path / "file").write_text("")
+    done = snapcheck("run", "--findings", "file")
+    assert done.returncode == 3
+    assert "snapcheck: --findings file: can not write there: " in done.stderr
+    assert done.stdout.startswith("FAILED")
+
+
 def test_a_violation_is_told_with_both_sides_the_culprit_and_the_replay(
     snapcheck: Snapcheck, engine: Engine, failed: RunResult, tmp_path: Path
 ) -> None:
