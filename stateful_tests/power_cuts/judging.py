@@ -11,14 +11,15 @@ from snapcheck.fault_injection.crash.judge import Judge, Judged
 from snapcheck.fault_injection.crash.seen import Seen
 from snapcheck.fault_injection.crash.states import Funnel
 from snapcheck.model import crash_laws
-from snapcheck.model.crash import stages_that_fit
+from snapcheck.model.crash import Course, begin, course, stages_that_fit
 from snapcheck.model.crash_laws import CutFacts
 from snapcheck.model.device import Device
 from snapcheck.model.facts import Evidence
-from snapcheck.model.history import Observation, PowerCut
+from snapcheck.model.history import Abilities, History, Observation, PowerCut
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import kind_of
 from snapcheck.model.power_cut import Cut, Filling, Sent
+from snapcheck.stateful_tests.compare import Judge as StepJudge
 from snapcheck.stateful_tests.power_cuts.recording import Recording
 from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
 
@@ -223,3 +224,24 @@ def sent(recording: Recording) -> tuple[Sent, ...]:
         Sent(each.number, each.device, each.step, each.sort.value, each.offset, each.length, each.region)
         for each in recording.log.entries
     )
+
+
+def judge_recorded(history: History) -> tuple[Evidence, ...]:
+    """Judge the cut that ended a history by what is recorded of it alone, as it was looked at right away."""
+    cut, judge = history.cut, StepJudge(history.setup, history.abilities or Abilities())
+    assert cut is not None, "the history was ended by a power cut"
+    stages = Course((begin(judge.world),), frozenset())
+    before = judge.world
+    for step in history.steps:
+        before = judge.world
+        stages = course(stages.stages[-1], before, step.operation)
+        judge.judge(step)
+    what, found, fitting = kind_of(history.steps[-1].operation), list[Evidence](), dict[str, frozenset[int]]()
+    for seen, survived in zip(cut.seen, cut.devices, strict=True):
+        device = before.devices[seen.device]
+        fitting[seen.device] = stages_that_fit(stages, device, seen)
+        bound = crash_laws.binds(cut.persistence, survived)
+        facts = CutFacts(what, device, stages, cut.returned, seen, fitting[seen.device], bound)
+        found += [evidence for _, evidence in crash_laws.judge(facts) if evidence is not None]
+    together = crash_laws.group_cut(stages, what, fitting) if len(fitting) > 1 and all(fitting.values()) else None
+    return (*found, *((together,) if together is not None else ()))

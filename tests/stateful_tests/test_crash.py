@@ -1,6 +1,7 @@
 """Phase crash: every seeded bug of power cuts is found, shrunk and replayed, and the engine has none of them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from snapcheck.reports.words import cut_words
 from snapcheck.stateful_tests import run as run_module
 from snapcheck.stateful_tests.phases import crash
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
-from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan
+from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, judge_recorded
 from snapcheck.stateful_tests.power_cuts.recording import Recording, record
 from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, STARTS, crash_operations, starts
 from snapcheck.stateful_tests.replay import ReplayState, replay, write_disks
@@ -173,6 +174,22 @@ def test_group_cut_is_broken_when_a_group_goes_backwards() -> None:
     assert {each.evidence.law for each in found} == {Law.GROUP_CUT}
     assert found[0].evidence.actual == "d0 old, d1 new"
     assert len(found[0].cut.devices) == 2
+    history = replace(record(target, PAIR, (AllCreate("a"),)).session.history, cut=found[0].cut)
+    assert judge_recorded(history) == (found[0].evidence,)
+    again = replay(target, history, law=Law.GROUP_CUT)
+    assert again.state is ReplayState.STILL_FAILS
+    assert replay(ENGINE, history).state is ReplayState.FIXED
+
+
+def test_a_file_alone_decides_what_a_cut_broke(lowered_early: Shrunk) -> None:
+    assert judge_recorded(lowered_early.history)[0] == lowered_early.evidence[0]
+
+
+def test_a_file_that_names_a_medium_of_another_version_is_replayed_all_the_same(lowered_early: Shrunk) -> None:
+    cut = lowered_early.history.cut
+    assert cut is not None
+    history = replace(lowered_early.history, cut=replace(cut, persistence="moonlight"))
+    assert replay(find_target(POWER_CUTS[0].driver), history).state is ReplayState.STILL_FAILS
 
 
 def _went_wrong_before(disk: BlockFile) -> bool:
@@ -236,6 +253,10 @@ def test_safe_to_use_is_broken_when_a_driver_writes_over_what_a_snapshot_holds()
     found = gone_on_with(target, Create("d0", "a"), Goto("d0", "a"))
     assert {each.evidence.law for each in found} == {Law.SAFE_TO_USE}
     assert all(each.cut.then for each in found)
+    history = recording_of(target, SMALL, Create("d0", "a"), Goto("d0", "a")).history
+    again = replay(target, replace(history, cut=found[0].cut), law=Law.SAFE_TO_USE)
+    assert again.state is ReplayState.STILL_FAILS
+    assert "the disk is used further" in again.text
 
 
 def test_going_on_with_what_the_engine_leaves_breaks_nothing() -> None:
