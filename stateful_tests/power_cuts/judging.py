@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import Final, NamedTuple, TypeVar
 
 from snapcheck.fault_injection.crash.cuts import Persistence, image_of
-from snapcheck.fault_injection.crash.judge import Judge, Judged
+from snapcheck.fault_injection.crash.judge import Judge, Judged, consistent
 from snapcheck.fault_injection.crash.seen import Seen
 from snapcheck.fault_injection.crash.states import Funnel
 from snapcheck.model import crash_laws
@@ -165,13 +164,7 @@ class CutJudge:
     # --- several devices --------------------------------------------------------------------------
     def _groups(self, left: dict[str, list[Left]]) -> Iterator[Found]:
         """Hold against each other what one and the same cut may leave of all devices."""
-        for together in product(*(_spans(left[device]) for device in self.recording.devices)):
-            first = max(each.judged.cut.at for each in together)
-            last = min(each.judged.until for each in together)
-            if first > last or first >= self.recording.returned:
-                continue
-            if not all(each.fitting and each.bound for each in together):
-                continue
+        for together in self._at_once(left):
             fitting = {each.device: each.fitting for each in together}
             evidence = crash_laws.group_cut(self.recording.course, self.what, fitting)
             self.laws[Law.GROUP_CUT][0] += 1
@@ -179,6 +172,18 @@ class CutJudge:
                 self.laws[Law.GROUP_CUT][1] += 1
                 if self._worth_telling(Law.GROUP_CUT, evidence.device):
                     yield Found(evidence, self.power_cut(together))
+
+    def _at_once(self, left: dict[str, list[Left]]) -> list[tuple[Left, ...]]:
+        """Return what may be left of all devices at one moment before the operation has returned."""
+        together: list[tuple[Left, ...]] = [()]
+        for device in self.recording.devices:
+            spans = [each for each in _spans(left[device]) if each.fitting and each.bound]
+            longer = [(*some, each) for some in together for each in spans]
+            together = [each for each in longer if self._in_time(consistent(one.judged for one in each))]
+        return together
+
+    def _in_time(self, moments: range) -> bool:
+        return len(moments) > 0 and moments.start < self.recording.returned
 
 
 def _spans(left: Iterable[Left]) -> list[Left]:

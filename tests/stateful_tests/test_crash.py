@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from snapcheck.fault_injection.crash.cuts import Persistence, apply
+from snapcheck.fault_injection.crash.cuts import Persistence, apply, image_of
 from snapcheck.impl.blockfile import BlockFile, MemoryFile
 from snapcheck.impl.driver import CreateOptions, Driver
 from snapcheck.impl.generic import Node
@@ -19,6 +19,7 @@ from snapcheck.impl.qcow2.layout import OFFSET_MASK
 from snapcheck.impl.targets import Target, find_target
 from snapcheck.model.history import After
 from snapcheck.model.law_names import Law
+from snapcheck.model.match import died_of
 from snapcheck.model.operations import AllCreate, AllGoto, Create, Delete, Goto, Operation, Write, kind_of
 from snapcheck.model.setup import DeviceSpec, Semantics, Setup
 from snapcheck.model.step import start as first_state
@@ -30,6 +31,7 @@ from snapcheck.stateful_tests.phases import crash
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, judge_recorded
 from snapcheck.stateful_tests.power_cuts.recording import Recording, record
+from snapcheck.stateful_tests.power_cuts.seeing import eyes_of, observation
 from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, STARTS, crash_operations, starts
 from snapcheck.stateful_tests.replay import ReplayState, replay, write_disks
 from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
@@ -313,3 +315,19 @@ def test_a_driver_that_keeps_its_own_format_is_judged_by_its_own_eyes(monkeypatc
     assert len(left) >= 2
     assert judge.laws[Law.ATOMIC_OP][0] + judge.laws[Law.DURABLE][0] > 0
     assert not any(each.broken for each in left)
+
+
+def dies_after_a_cut(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+    """Open an image; where clusters leak it dies of that."""
+    if create is None and _went_wrong_before(disk):
+        raise KeyError("a cluster that nobody knows")
+    return open_qcow2(disk, read_only=read_only, create=create)
+
+
+def test_a_driver_that_dies_of_what_a_cut_left_is_told_from_one_that_refuses() -> None:
+    target = Target("mortal", "dies after a cut", dies_after_a_cut)
+    look = eyes_of(target)
+    recording = recording_of(ENGINE, SMALL, Create("d0", "a"), Goto("d0", "a"))
+    left = next(each for each in judged(CutJudge(recording)) if isinstance(each, Left) and each.observed.check.leaks)  # type: ignore[union-attr]  # the engine checks
+    seen = look(image_of(recording.bases["d0"], recording.log, left.judged.cut))
+    assert "KeyError" in died_of(observation("d0", seen))
