@@ -13,7 +13,7 @@ from typing import Final
 from snapcheck.fault_injection.crash.cuts import Persistence, image_of
 from snapcheck.fault_injection.write_log import LoggedFile, WriteLog
 from snapcheck.impl.blockfile import BlockError, BlockFile, MemoryFile
-from snapcheck.impl.driver import UnsupportedSetupError
+from snapcheck.impl.driver import UnsupportedSetupError, abandon
 from snapcheck.impl.qcow2 import ImageError, repair
 from snapcheck.impl.targets import Target
 from snapcheck.model import crash_laws
@@ -25,7 +25,7 @@ from snapcheck.model.history import After, EventList, History, Observation, Powe
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import Create, Delete, Goto, Operation, Write, kind_of
 from snapcheck.model.power_cut import Cut
-from snapcheck.model.setup import Semantics, Setup
+from snapcheck.model.setup import Setup
 from snapcheck.model.snapshot import as_listed
 from snapcheck.stateful_tests.compare import Judge
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left
@@ -115,7 +115,7 @@ class GoingOn:
 def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found]:
     """Use the disk further, with a close look in between and at the end, and yield what that shows."""
     spec, world = left.device.spec, World({left.name: left.device})
-    setup, abilities = Setup((spec,)), left.target.abilities
+    setup, abilities = Setup((spec,), left.target.usual_semantics), left.target.abilities
     checks = {left.name: left.observed.check} if left.observed.check is not None else {}
     judge = Judge.taking_over(setup, abilities, world, checks)
     start = Checkpoint(History(setup, [], abilities), (left.disk.clone(),), judge)
@@ -189,11 +189,11 @@ def done_and_cut(left: Remnant, after: After) -> Iterator[Found]:
         return
     judge = new_judge(left.target)
     for judged in judge.judge(log, left.disk, device=left.name, persistence=_SECOND, bound=_CUT_AGAIN_MAX):
-        found = _lost(left, after, observation(left.name, judged.seen))
+        found = _lost(left, after, observation(left.name, judged.seen, left.target))
         if found is not None:
             yield Found(found, replace(left.cut, after=after, again=judged.cut))
             return
-    yield from _whole(left, after, observation(left.name, judge.look(disk)))
+    yield from _whole(left, after, observation(left.name, judge.look(disk), left.target))
 
 
 def _whole(left: Remnant, after: After, observed: Observation) -> Iterator[Found]:
@@ -228,11 +228,14 @@ def _repaired(_: Remnant, disk: BlockFile) -> str:
 
 def _opened(left: Remnant, disk: BlockFile) -> str:
     """Open the disk for writing and never close it; return why that failed, "" when it did not."""
-    system = left.target.built([disk], semantics=Semantics.CLASSIC.value, recorder=EventList())
+    profile = left.target.usual_semantics
+    system = left.target.built([disk], semantics=profile.value, recorder=EventList())
     try:
-        system.start(Setup((left.device.spec,)))
+        system.start(Setup((left.device.spec,), profile))
     except UnsupportedSetupError as refused:
         return str(refused)
+    finally:
+        abandon(system)
     return ""
 
 

@@ -115,7 +115,7 @@ class CutJudge:
     def _look(self, device: str, judged: Judged, persistence: Persistence) -> Left:
         """Ask the laws about states that look the same, and count what they say."""
         recording, seen = self.recording, judged.seen
-        before, observed = recording.world.devices[device], observation(device, seen)
+        before, observed = recording.world.devices[device], observation(device, seen, recording.target)
         fitting = self._fitting.get((device, seen))
         if fitting is None:
             fitting = self._fitting[device, seen] = stages_that_fit(recording.course, before, observed)
@@ -144,7 +144,7 @@ class CutJudge:
     def _against(self, judge: Judge, left: Left) -> Iterator[Found]:
         """Look once more at what breaks a law, closely and with all messages, and yield the evidence."""
         disk = image_of(self.recording.bases[left.device], self.recording.log, left.judged.cut)
-        closely = replace(left, observed=observation(left.device, judge.look(disk)))
+        closely = replace(left, observed=observation(left.device, judge.look(disk), self.recording.target))
         for law, evidence in crash_laws.judge(self._facts(closely)):
             if evidence is not None and self._worth_telling(law, left.device):
                 yield Found(evidence, self.power_cut((closely,)))

@@ -20,9 +20,11 @@ from snapcheck.model.history import Check, Io, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import (
     AddBitmap,
+    Create,
     Delete,
     DelVm,
     Flush,
+    Goto,
     LoadVm,
     Operation,
     Reopen,
@@ -111,6 +113,17 @@ def test_the_storage_daemon_takes_and_drops_snapshots_of_several_devices() -> No
     operations = (transaction("d0", "d1"), Write("d0", 0, 8, 20), Delete("d0", None, "t"), transaction("d1"))
     steps, found = performed(*operations, driver="qemu-storage-daemon")
     assert steps[-1].result.first_bad == "d1"
+    assert found == []
+
+
+def test_qemu_img_works_on_images_that_nobody_else_has_open() -> None:
+    operations = (
+        Create("d0", "a"), Create("d0", "a"), Write("d0", 0, 8, 20), Goto("d0", "1"), Delete("d0", None, "a"),
+        Goto("d0", "zz"), SetMedium("d0", present=False), Create("d0", "b"), SetMedium("d0", present=True),
+    )  # fmt: skip
+    steps, found = performed(*operations, driver="qemu-img")
+    expected = [Errno.OK] * 5 + [Errno.ENOENT, Errno.OK, Errno.ENOMEDIUM, Errno.OK]
+    assert [step.result.errno for step in steps] == expected
     assert found == []
 
 
