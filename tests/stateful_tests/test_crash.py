@@ -330,4 +330,4 @@ def test_a_driver_that_dies_of_what_a_cut_left_is_told_from_one_that_refuses() -
     recording = recording_of(ENGINE, SMALL, Create("d0", "a"), Goto("d0", "a"))
     left = next(each for each in judged(CutJudge(recording)) if isinstance(each, Left) and each.observed.check.leaks)  # type: ignore[union-attr]  # the engine checks
     seen = look(image_of(recording.bases["d0"], recording.log, left.judged.cut))
-    assert "KeyError" in died_of(observation("d0", seen))
+    assert "KeyError" in died_of(observation("d0", seen, target))
