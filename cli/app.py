@@ -188,6 +188,29 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folde
     return report_command(folder)
 
 
+@app.command()
+def crash(
+    *,
+    log: Annotated[list[Path], typer.Option(metavar="FILE", help="A dm-log-writes log; once for each device.")],
+    base: Annotated[list[Path], typer.Option(metavar="IMAGE", help="The qcow2 image that the log began on.")],
+    persistence: Annotated[
+        str | None, typer.Option(metavar="A,B", help="What media promise; prefix,epoch,sector-torn by default.")
+    ] = None,
+    bound: Annotated[int, typer.Option(metavar="N", help="States of an epoch before only some are drawn.")] = 32768,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which are drawn then.")] = 0,
+    out: Out = REPORT_FOLDER,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The verdict and what is wrong, no more.")] = False,
+) -> int:
+    """Judge write logs for every power cut.
+
+    The logs are those of QEMU's blklogwrites or of Linux's dm-log-writes, each with the image that it began on.
+    """
+    from snapcheck.cli.crash import CrashCall, crash_command
+
+    call = CrashCall(logs=log, bases=base, persistence=persistence, bound=bound, seed=seed, out=out, quiet=quiet)
+    return crash_command(call)
+
+
 # --- images and drivers ---------------------------------------------------------------------------
 @app.command()
 def check(
@@ -231,7 +254,7 @@ def _not_built(context: typer.Context) -> int:
     raise CallError(f"{context.command_path} is not built yet; what there is: snapcheck --help")
 
 
-for _name in ("crash", "bugs"):
+for _name in ("bugs",):
     app.command(
         _name,
         hidden=True,
