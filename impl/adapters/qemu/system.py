@@ -51,6 +51,7 @@ from snapcheck.model.snapshot import SnapshotInfo
 
 OK: Final = Result()
 NO_MEDIUM: Final = Result(Errno.ENOMEDIUM)
+_SEVERAL: Final = (SaveVm, LoadVm, DelVm, Transaction)
 _DEAD: Final = (GoneError, StuckError, ConnectionError)
 
 
@@ -144,7 +145,7 @@ class QemuSystem:
     def perform(self, operation: Operation) -> Result:
         """Perform one operation; what QEMU died of is in `Result.crash`."""
         begun = time.time_ns()
-        self._looker.changed()
+        self._looker.changed(several=isinstance(operation, _SEVERAL))
         try:
             return self._table[type(operation)](operation)
         except RefusedError as error:
