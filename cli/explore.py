@@ -44,6 +44,7 @@ class ExploreCall:
     values: int
     snapshots: int
     duplicates: bool
+    merge: bool
     against: str | None
     semantics: Semantics
     out: Path
@@ -59,9 +60,11 @@ def explore_command(call: ExploreCall) -> int:
             duplicates=call.duplicates,
         )  # fmt: skip
         if call.against is not None:
+            if call.merge:
+                raise CallError("--merge is for the model alone: a driver is to be driven through every state")
             require_size(scope)
             return _tour(call, scope, call.against)
-        require_room(scope, bytes_max=room_bytes())
+        require_room(scope, bytes_max=room_bytes(), merged=call.merge)
     except ScopeError as error:
         raise CallError(str(error)) from None
     return _explore(call, scope)
@@ -81,10 +84,13 @@ def _tour(call: ExploreCall, scope: Scope, driver: str) -> int:
 def _explore(call: ExploreCall, scope: Scope) -> int:
     _begin(call, scope)
     with _stoppable() as must_stop:
-        done = explore_model(scope, must_stop=must_stop, tell=_Teller() if call.progress else _silent)
+        done = explore_model(
+            scope, merged=call.merge, must_stop=must_stop, tell=_Teller() if call.progress else _silent
+        )
     try:
         report_folder.write(call.out, done.result)
-        files = [*_drawings(call.out, done), *_suite(call, done)] if done.result.verdict is Verdict.PASSED else []
+        drawn = done.result.verdict is Verdict.PASSED and not call.merge
+        files = [*_drawings(call.out, done), *_suite(call, done)] if drawn else []
     except OSError as error:
         raise unwritable(call.out, error, status=UNKNOWN) from None
     tell(done.result, call.out, quiet=call.quiet)

@@ -74,7 +74,22 @@ class Product:
         self._leaving = 0
         self._visits = [np.zeros(self._size, dtype=np.intp) for _ in self._weights]
 
+    @property
+    def states_max(self) -> int:
+        """How many states can be packed."""
+        return self._space.states_max
+
     # --- packing ----------------------------------------------------------------------------------
+    def packed(self, parts: Sequence[Numbers]) -> Numbers:
+        """Return states as one number each, from the numbers of each device's state."""
+        total: Numbers = np.sum([part * weight for part, weight in zip(parts, self._weights, strict=True)], axis=0)
+        return total
+
+    def stands_for(self, packed: Numbers) -> int:
+        """Return how many states these are."""
+        size: int = packed.size
+        return size
+
     def unpacked(self, packed: int) -> State:
         """Return the state that is packed into a number."""
         return tuple(packed // weight % self._size for weight in self._weights)

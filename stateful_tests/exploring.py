@@ -20,6 +20,7 @@ MODEL: Final = "the model"
 STATES: Final = "states"
 TRANSITIONS: Final = "transitions"
 DEPTH: Final = "depth"
+STANDS_FOR: Final = "states when the order of the devices counts"
 LEAVING: Final = "transitions that lead out of the scope"
 
 
@@ -34,13 +35,14 @@ class ModelExplored(NamedTuple):
 def explore_model(
     scope: Scope,
     *,
+    merged: bool = False,
     must_stop: Callable[[], bool] = lambda: False,
     tell: Callable[[int, int], None] = lambda _states, _depth: None,
 ) -> ModelExplored:
     """Explore a scope. The verdict is unknown when it was stopped, or when something interesting was never seen."""
     begun = time.monotonic()
     space = Space(scope)
-    seen = explore(space, must_stop=must_stop, tell=tell)
+    seen = explore(space, merged=merged, must_stop=must_stop, tell=tell)
     seconds = time.monotonic() - begun
     violations = tuple(_report(space, each, seconds) for each in seen.violations)
     notes = _notes(seen)
@@ -62,6 +64,8 @@ def _notes(seen: Explored) -> tuple[str, ...]:
 
 def _phase(seen: Explored, seconds: float) -> PhaseReport:
     counts = {STATES: seen.states, TRANSITIONS: seen.transitions, DEPTH: seen.depth, LEAVING: seen.leaving}
+    if seen.stands_for != seen.states:
+        counts[STANDS_FOR] = seen.stands_for
     counts |= {f"sometimes: {words}": 1 for words, depth in seen.reached.items() if depth is not None}
     return PhaseReport(NAME, 0, seen.transitions, round(seconds, 3), seen.complete, seen.scope.words, counts)
 

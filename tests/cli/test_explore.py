@@ -48,6 +48,14 @@ def test_a_large_scope_says_what_is_left_out(snapcheck: Snapcheck) -> None:
     assert "115,840 transitions more lead out of this scope" in said
 
 
+def test_devices_that_are_alike_can_be_merged(snapcheck: Snapcheck, tmp_path: Path) -> None:
+    done = snapcheck("explore", "--devices", 5, "--names", 1, "--merge")
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 0
+    assert "252 states that stand for 7,776" in said
+    assert not (tmp_path / "snapcheck-report" / "graph.svg").exists()
+
+
 def test_a_driver_is_driven_through_every_transition(snapcheck: Snapcheck, tmp_path: Path) -> None:
     done = snapcheck("explore", "--devices", 1, "--names", 1, "--against", "qcow2", "--no-progress")
     assert (done.returncode, done.stderr) == (0, "")
@@ -82,6 +90,7 @@ def test_a_model_that_breaks_a_law_shows_the_way_there(snapcheck: Snapcheck, mon
         (("--devices", 8), "208,827,064,576 states (8 devices, 2 names, 2 values"),
         (("--names", 9, "--values", 9, "--snapshots", 5), "states of one device"),
         (("--devices", 5, "--against", "qcow2"), "11,881,376 states (5 devices"),
+        (("--merge", "--against", "qcow2"), "--merge is for the model alone"),
         (("--against", "nobody"), "there is no driver 'nobody'"),
     ],
 )
