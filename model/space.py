@@ -67,7 +67,7 @@ class Space:
         self.scope: Final = scope
         self.tables: Final = Tables(scope)
         self.start: Final[State] = (0,) * scope.devices
-        self.states_max: Final = len(self.tables.states) ** scope.devices
+        self.states_max: Final[int] = len(self.tables.states) ** scope.devices
 
     # --- states -----------------------------------------------------------------------------------
     def packed(self, state: State) -> int:

@@ -44,7 +44,7 @@ RUNNERS: Final[Mapping[str, Run]] = {
 }  # fmt: skip
 PHASES: Final = tuple(RUNNERS)
 # How time and histories are shared.
-_WEIGHTS: Final = {images.NAME: 2, sweep.NAME: 6, tour.NAME: 4, walk.NAME: 2, stateful.NAME: 2}
+_WEIGHTS: Final = {images.NAME: 2, sweep.NAME: 8, tour.NAME: 5, walk.NAME: 2, stateful.NAME: 2}
 # The laws that phases which do not check all of them do check.
 _LAWS_OF: Final = {images.NAME: images.LAWS, tour.NAME: tour.LAWS}
 SHRINK_SECONDS: Final = {Severity.ERROR: 10.0, Severity.WARNING: 1.0}  # for one violation
