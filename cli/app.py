@@ -112,24 +112,24 @@ def run(
     devices: Annotated[int, typer.Option(metavar="N", help="Devices of a group, 1 to 8.")] = 3,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same histories.")] = 0,
     jobs: Annotated[int | None, typer.Option(metavar="N", help="Processes; all cores by default.")] = None,
-    semantics: Annotated[Semantics, typer.Option(help="Whose behaviour is right.")] = Semantics.CLASSIC,
+    semantics: Annotated[Semantics | None, typer.Option(help="Whose behaviour is right; classic by default.")] = None,
+    qemu: Annotated[Path | None, typer.Option(metavar="DIR", help="Where QEMU's programs are; else PATH.")] = None,
     known: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Known, accepted divergences.")] = None,
     corpus: Annotated[Path | None, typer.Option(metavar="DIR", help="Failures to replay first, and to keep.")] = None,
     out: Out = REPORT_FOLDER,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The verdict and what is wrong, no more.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar, no lines in between.")] = False,
-    findings: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    findings: Annotated[Path | None, typer.Option(metavar="DIR", help="A page of each violation.")] = None,
 ) -> int:
     """Verify a driver: all phases, one report."""
-    if findings:
-        raise CallError("--findings is not built yet; leave it out")
-    from snapcheck.cli.run import RunCall, run_command
+    from snapcheck.cli.run import RunCall, run_command, use_qemu
 
+    use_qemu(qemu)
     call = RunCall(
         driver=driver, phases=phases, profile=profile, seconds=seconds, histories=histories, devices=devices,
         seed=seed, jobs=jobs, semantics=semantics, known=known, corpus=corpus, resume=resume, out=out, quiet=quiet,
-        progress=not (quiet or no_progress),
+        findings=findings, progress=not (quiet or no_progress),
     )  # fmt: skip
     return run_command(call)
 

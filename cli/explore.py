@@ -84,17 +84,16 @@ def _tour(call: ExploreCall, scope: Scope, driver: str) -> int:
 def _explore(call: ExploreCall, scope: Scope) -> int:
     _begin(call, scope)
     with _stoppable() as must_stop:
-        done = explore_model(
-            scope, merged=call.merge, must_stop=must_stop, tell=_Teller() if call.progress else _silent
-        )
+        tell_how_far = _Teller() if call.progress else _silent
+        done = explore_model(scope, merged=call.merge, semantics=call.semantics, must_stop=must_stop, tell=tell_how_far)
     try:
         report_folder.write(call.out, done.result)
         drawn = done.result.verdict is Verdict.PASSED and not call.merge
-        files = [*_drawings(call.out, done), *_suite(call, done)] if drawn else []
+        told = [*_seen(done), *((*_drawings(call.out, done), *_suite(call, done)) if drawn else ())]
     except OSError as error:
         raise unwritable(call.out, error, status=UNKNOWN) from None
     tell(done.result, call.out, quiet=call.quiet)
-    for label, text in files if not call.quiet else ():
+    for label, text in told if not call.quiet else ():
         for line in labelled(label, text, width(), whole_words=True):
             say(line)
     return EXIT_STATUS[done.result.verdict]
@@ -112,6 +111,12 @@ def _begin(call: ExploreCall, scope: Scope) -> None:
             (call.out / name).unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(call.out, error) from None
+
+
+def _seen(done: ModelExplored) -> Iterator[tuple[str, str]]:
+    """Yield how much was seen of what has to be seen sometimes; a note says what was not."""
+    seen = [words for words, depth in done.seen.reached.items() if depth is not None]
+    yield "sometimes", f"{len(seen)} of {len(done.seen.reached)} kinds of states that matter were seen"
 
 
 def _drawings(folder: Path, done: ModelExplored) -> Iterator[tuple[str, str]]:

@@ -9,17 +9,17 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
 
 from snapcheck.cli import resume
 from snapcheck.cli.errors import UNKNOWN, CallError
 from snapcheck.cli.progress import RunListener, listener_for
 from snapcheck.cli.summary import tell
 from snapcheck.cli.targets import target_of
+from snapcheck.impl.targets import WHERE_QEMU, Target
 from snapcheck.model.scope import Scope
 from snapcheck.model.setup import Semantics
+from snapcheck.reports import findings, known
 from snapcheck.reports import folder as report_folder
-from snapcheck.reports import known
 from snapcheck.reports.jsonl import HistoryError
 from snapcheck.reports.known import Accepted, KnownError
 from snapcheck.reports.verdict import EXIT_STATUS, Coverage, RunResult, Verdict
@@ -27,8 +27,6 @@ from snapcheck.stateful_tests import corpus
 from snapcheck.stateful_tests.corpus import Corpus
 from snapcheck.stateful_tests.run import DEVICES_MAX, PHASES, Finished, RunOptions, run_driver
 from snapcheck.stateful_tests.units import Profile
-
-PHASES_PLANNED: Final = ("images", "sweep", "tour", "walk", "stateful", "crash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +41,31 @@ class RunCall:
     devices: int
     seed: int
     jobs: int | None
-    semantics: Semantics
+    semantics: Semantics | None
     known: Path | None
     corpus: Path | None
     resume: bool
     out: Path
     quiet: bool
     progress: bool
+    findings: Path | None = None
     scope: Scope | None = None  # of the tour, from snapcheck explore --against
+
+
+def use_qemu(where: Path | None) -> None:
+    """Take QEMU's programs from there, also in processes that are started later."""
+    if where is None:
+        return
+    _require(where.exists(), f"--qemu {where}: there is no such folder or program")
+    os.environ[WHERE_QEMU] = str(where.absolute())
 
 
 def run_command(call: RunCall) -> int:
     """Verify the driver, write the report, say how it went, and return the exit status."""
     options = options_of(call)
     target = target_of(call.driver)
+    call = replace(call, semantics=semantics_of(call, target))
+    options = replace(options, semantics=call.semantics or Semantics.CLASSIC)
     options = replace(options, journals=_begin(call, options))
     try:
         with _listening(call) as listener, terminable():
@@ -69,6 +78,7 @@ def run_command(call: RunCall) -> int:
         resume.forget(call.out)
     _require_a_start(finished.result)
     tell(finished.result, call.out, quiet=call.quiet)
+    _write_findings(call, finished.result)
     return EXIT_STATUS[finished.result.verdict]
 
 
@@ -105,7 +115,7 @@ def options_of(call: RunCall) -> RunOptions:
     )
     return RunOptions(
         phases=phases_of(call.phases), profile=_profile_of(call.profile), seconds=call.seconds,
-        histories=call.histories, devices=call.devices, seed=call.seed, semantics=call.semantics,
+        histories=call.histories, devices=call.devices, seed=call.seed,
         jobs=cores() if call.jobs is None else call.jobs,
         known=_known_of(call.known), corpus=_corpus_of(call.corpus), scope=call.scope,
     )  # fmt: skip
@@ -122,17 +132,23 @@ def _require(holds: bool, text: str) -> None:  # noqa: FBT001  # reads like an a
 
 
 def phases_of(text: str | None) -> tuple[str, ...]:
-    """Return the phases that `text` lists, each once; all that are built when it is None."""
+    """Return the phases that `text` lists, each once; all of them when it is None."""
     if text is None:
         return PHASES
     names = [name.strip() for name in text.split(",") if name.strip()]
     there_is = f"there is: {', '.join(PHASES)}"
     _require(bool(names), f"--phases names no phase; {there_is}")
     for name in names:
-        planned = name in PHASES_PLANNED
-        what = f"phase {name} is not built yet" if planned else f"{name!a} is no phase"
-        _require(name in PHASES, f"--phases: {what}; {there_is}")
+        _require(name in PHASES, f"--phases: {name!a} is no phase; {there_is}")
     return tuple(dict.fromkeys(names))
+
+
+def semantics_of(call: RunCall, target: Target) -> Semantics:
+    """Return the profile to judge by: what was asked for, or that of the driver."""
+    asked, only = call.semantics, target.semantics
+    if only is not None and asked not in {None, only}:
+        raise CallError(f"--semantics {asked}: {target.name} is judged by {only}; leave --semantics out")
+    return asked or only or Semantics.CLASSIC
 
 
 def _profile_of(text: str) -> Profile:
@@ -181,6 +197,17 @@ def _write(call: RunCall, finished: Finished) -> None:
         raise unwritable(call.out, error, status=UNKNOWN) from None
 
 
+def _write_findings(call: RunCall, result: RunResult) -> None:
+    if call.findings is None:
+        return
+    try:
+        findings.write(call.findings, result)
+    except OSError as error:
+        why = error.strerror or str(error)
+        text = f"--findings {call.findings}: can not write there: {why}; name another folder"
+        raise CallError(text, status=UNKNOWN) from None
+
+
 def unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
     """Return what to say when a report can not be written."""
     why = error.strerror or str(error)
@@ -190,7 +217,8 @@ def unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
 def _nothing_known(call: RunCall, note: str) -> RunResult:
     """Return the result of a run that can say nothing of the driver."""
     return RunResult(
-        version=version("snapcheck"), verdict=Verdict.UNKNOWN, driver=call.driver, semantics=call.semantics.value,
+        version=version("snapcheck"), verdict=Verdict.UNKNOWN, driver=call.driver,
+        semantics=(call.semantics or Semantics.CLASSIC).value,
         seed=call.seed, devices=call.devices, seconds=0.0, phases=(), laws=(), coverage=Coverage(0, 0),
         violations=(), notes=(note,),
     )  # fmt: skip

@@ -13,6 +13,7 @@ from snapcheck.model.law_names import Severity
 from snapcheck.reports import culprit
 from snapcheck.reports.folder import PAGE
 from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict, ViolationReport
+from snapcheck.reports.words import cut_words
 from snapcheck.stateful_tests import exploring
 from snapcheck.stateful_tests.phases import tour
 
@@ -147,7 +148,9 @@ def _brief(violation: ViolationReport, width: int) -> Iterator[str]:
 
 def _violation_lines(violation: ViolationReport, folder: Path, width: int) -> Iterator[str]:
     yield from textwrap.wrap(printable(violation_line(violation)), width, subsequent_indent="  ")
-    for label, text in (("model", violation.expected), ("driver", violation.actual)):
+    cut = violation.history.cut if violation.history is not None else None
+    shown = cut_words(cut) if cut is not None else ""
+    for label, text in (("cut", shown), ("model", violation.expected), ("driver", violation.actual)):
         if text:
             yield from labelled(label, text, width, indent=2)
     for line in violation.evidence if violation.phase == exploring.NAME else ():

@@ -41,7 +41,10 @@ def explore_model(
     must_stop: Callable[[], bool] = lambda: False,
     tell: Callable[[int, int], None] = lambda _states, _depth: None,
 ) -> ModelExplored:
-    """Explore a scope; what is seen is the same in every profile. The verdict is unknown when it was stopped, or when something interesting was never seen."""
+    """Explore a scope; what is seen is the same in every profile.
+
+    The verdict is unknown when it was stopped, or when something interesting was never seen.
+    """
     begun = time.monotonic()
     space = Space(scope)
     seen = explore(space, merged=merged, must_stop=must_stop, tell=tell)
@@ -52,9 +55,9 @@ def explore_model(
     broken = [each.broken.law for each in seen.violations]
     laws = tuple(LawReport(law, seen.transitions, broken.count(law), not_observable=False) for law in ALWAYS)
     result = RunResult(
-        version=snapcheck_version(), verdict=verdict, driver=MODEL, semantics=semantics.value, seed=0, devices=scope.devices,
-        seconds=round(seconds, 3), phases=(_phase(seen, seconds),), laws=laws, coverage=Coverage(0, 0),
-        violations=violations, notes=notes,
+        version=snapcheck_version(), verdict=verdict, driver=MODEL, semantics=semantics.value, seed=0,
+        devices=scope.devices, seconds=round(seconds, 3), phases=(_phase(seen, seconds),), laws=laws,
+        coverage=Coverage(0, 0), violations=violations, notes=notes,
     )  # fmt: skip
     return ModelExplored(result, seen, space)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from snapcheck.impl.targets import Target, TargetError
+from snapcheck.model.crash_laws import CRASH_RULES
 from snapcheck.model.history import Abilities, History
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.laws import RULES, is_observable
@@ -30,7 +31,7 @@ from snapcheck.stateful_tests.corpus import NAME as NAME_OF_CORPUS
 from snapcheck.stateful_tests.corpus import Corpus
 from snapcheck.stateful_tests.coverage import coverage
 from snapcheck.stateful_tests.goals import declared, missed
-from snapcheck.stateful_tests.phases import images, stateful, sweep, tour, walk
+from snapcheck.stateful_tests.phases import crash, images, stateful, sweep, tour, walk
 from snapcheck.stateful_tests.replay import Replayed, ReplayState, replay
 from snapcheck.stateful_tests.session import Care
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
@@ -40,13 +41,15 @@ from snapcheck.stateful_tests.work import Crew, Run, Tick, crew
 # In the order in which they run: what is exhaustive first, what is random with the time that is left.
 RUNNERS: Final[Mapping[str, Run]] = {
     images.NAME: images.run, sweep.NAME: sweep.run, tour.NAME: tour.run, walk.NAME: walk.run,
-    stateful.NAME: stateful.run,
+    stateful.NAME: stateful.run, crash.NAME: crash.run,
 }  # fmt: skip
 PHASES: Final = tuple(RUNNERS)
-# How time and histories are shared.
-_WEIGHTS: Final = {images.NAME: 2, sweep.NAME: 8, tour.NAME: 5, walk.NAME: 2, stateful.NAME: 2}
-# The laws that phases which do not check all of them do check.
-_LAWS_OF: Final = {images.NAME: images.LAWS, tour.NAME: tour.LAWS}
+_WEIGHTS: Final = {  # how time and histories are shared
+    images.NAME: 2, sweep.NAME: 6, tour.NAME: 4, walk.NAME: 2, stateful.NAME: 2, crash.NAME: 4,
+}  # fmt: skip
+_EXHAUSTIVE: Final = frozenset({sweep.NAME, crash.NAME})  # up to a length
+# The laws that phases which do not check all but those of power cuts do check.
+_LAWS_OF: Final = {images.NAME: images.LAWS, tour.NAME: tour.LAWS, crash.NAME: crash.LAWS}
 SHRINK_SECONDS: Final = {Severity.ERROR: 10.0, Severity.WARNING: 1.0}  # for one violation
 SHRINK_SECONDS_IN_ALL: Final = 60.0
 VIOLATIONS_MAX: Final = 25  # different ones that are shrunk and shown; all are counted by their laws
@@ -266,7 +269,7 @@ def _phase_report(name: str, answers: Sequence[Answer], seconds: float, options:
     counts["coverage cells reached"] = len({cell for answer in answers for cell in answer.cells})
     whole = len(answers) == SHARDS and not any(answer.interrupted for answer in answers)
     length = min((answer.length for answer in answers), default=0)
-    complete = whole and (name != sweep.NAME or length > 0)
+    complete = whole and (name not in _EXHAUSTIVE or length > 0) and not counts[crash.SAMPLED]
     if name == tour.NAME:
         counts.update(dict.fromkeys(tour.COUNTS, 0))
         complete = whole and counts[tour.TAKEN] == counts[tour.IN_SCOPE]
@@ -281,8 +284,9 @@ def _scope(name: str, options: RunOptions, length: int) -> str:
     """Return what a phase has covered, in words; of an exhaustive one, what it has covered or was to cover at least."""
     if name == images.NAME:
         return images.SCOPE
-    if name == sweep.NAME:
-        return sweep.scope(options.profile, devices=options.devices, length=max(1, length))
+    if name in _EXHAUSTIVE:
+        scope = sweep.scope if name == sweep.NAME else crash.scope
+        return scope(options.profile, devices=options.devices, length=max(1, length))
     if name == tour.NAME:
         return "every transition"
     steps = walk.STEPS_MAX if name == walk.NAME else stateful.STEPS_MAX
@@ -367,7 +371,7 @@ def _errors_of_telling_laws_first(failure: Failure) -> tuple[bool, int]:
     return first.severity is not Severity.ERROR, _TELLING[first.law]
 
 
-_TELLING: Final = {law: place for place, law in enumerate(RULES)}
+_TELLING: Final = {law: place for place, law in enumerate((*CRASH_RULES, *RULES))}
 
 
 def _is_told(run: _Run, law: str, operation: str, severity: str) -> bool:
@@ -406,7 +410,9 @@ def _report(run: _Run, failure: Failure, shrunk: Shrunk) -> None:
 
 
 def _identity(driver: str, law: Law, history: History) -> str:
-    text = repr((driver, law.value, history.setup, [(step.operation, step.faults) for step in history.steps]))
+    steps = [(step.operation, step.faults) for step in history.steps]
+    cut = () if history.cut is None else (history.cut.devices, history.cut.after)
+    text = repr((driver, law.value, history.setup, steps, *cut))
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
 
 
@@ -415,7 +421,7 @@ def _result(run: _Run) -> RunResult:
     options, abilities = run.options, run.abilities or Abilities()
     hidden = {law for law in Law if not is_observable(law, abilities)}
     laws = tuple(LawReport(law, run.laws[law][0], run.laws[law][1], not_observable=law in hidden) for law in Law)
-    expected = {law for name in options.phases for law in _LAWS_OF.get(name, tuple(Law))}
+    expected = _laws_of(options.phases, devices=options.devices)
     unchecked = [each.law.value for each in laws if each.law in expected and not (each.checked or each.not_observable)]
     if unchecked and run.phases and not run.notes:
         run.notes.append(
@@ -427,6 +433,15 @@ def _result(run: _Run) -> RunResult:
         coverage=coverage(run.cells, devices=options.devices, kinds=abilities.operations),
         violations=_grouped(run.violations), notes=tuple(run.notes),
     )  # fmt: skip
+
+
+def _laws_of(phases: Sequence[str], *, devices: int) -> tuple[Law, ...]:
+    """Return the laws that some of these phases must have checked, on groups of up to so many devices."""
+    usual = tuple(law for law in Law if law not in CRASH_RULES)
+    asked = {law for name in phases for law in _LAWS_OF.get(name, usual)}
+    if devices == 1:
+        asked.discard(Law.GROUP_CUT)
+    return tuple(law for law in Law if law in asked)
 
 
 def _grouped(violations: Sequence[ViolationReport]) -> tuple[ViolationReport, ...]:

@@ -57,12 +57,6 @@ def test_a_command_that_is_not_built_yet_says_so(snapcheck: Snapcheck, command: 
     assert done.stderr == f"snapcheck: snapcheck {command} is not built yet; what there is: snapcheck --help\n"
 
 
-@pytest.mark.parametrize("words", [("--findings", "f")])
-def test_an_option_that_is_not_built_yet_says_so(snapcheck: Snapcheck, words: tuple[str, ...]) -> None:
-    done = snapcheck("run", *words)
-    assert (done.returncode, done.stderr) == (2, f"snapcheck: {words[0]} is not built yet; leave it out\n")
-
-
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -1,6 +1,10 @@
 """`snapcheck explore` as people type it: what it says, what it leaves behind, and how it refuses."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -19,6 +23,7 @@ def test_a_small_scope_is_explored_and_drawn(snapcheck: Snapcheck, tmp_path: Pat
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("PASSED  the model, classic, 2 devices")
     assert "36 states, up to 5 moves from the start, 1,552 transitions" in " ".join(done.stdout.split())
+    assert "sometimes 5 of 5 kinds of states that matter were seen" in " ".join(done.stdout.split())
     assert max(map(len, done.stdout.splitlines())) <= 80
     report = tmp_path / "snapcheck-report"
     assert {path.name for path in report.iterdir()} == {
@@ -81,6 +86,20 @@ def test_a_model_that_breaks_a_law_shows_the_way_there(snapcheck: Snapcheck, mon
     identity = said.partition("snapcheck replay ")[2].split()[0]
     again = snapcheck("replay", identity, "--driver", "qcow2")
     assert (again.returncode, "FIXED" in again.stdout) == (0, True)  # the engine stops there, as it should
+
+
+def test_somebody_who_does_not_want_to_wait_gets_a_report(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "snapcheck.cli", "explore", "--devices", "5", "--no-progress"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    result = tmp_path / "snapcheck-report" / "result.json"
+    while not result.exists():
+        time.sleep(0.05)
+    time.sleep(1)  # the tables are being made, or the search has begun
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert "not all there are" in " ".join(said.split())
+    assert json.loads(result.read_text())["verdict"] == "unknown"
 
 
 @pytest.mark.parametrize(
