@@ -35,6 +35,7 @@ from snapcheck.stateful_tests.watchdog import Watchdog
 
 _PROBE: Final = "probe"
 _TAGS: Final = (97, 98, 99)
+_WRITTEN_MAX: Final = 64  # sectors at each end: where the starting images hold something
 _CUT_AGAIN_MAX: Final = 256  # states of an epoch of a repair
 _SECOND: Final = Persistence.EPOCH
 
@@ -53,6 +54,13 @@ class Remnant:
     @property
     def name(self) -> str:
         return self.device.spec.name
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it is as a user finds it without any cut: nothing is lost and nothing to be put right."""
+        check = self.observed.check
+        lost = any(each.dropped or each.torn for each in self.cut.devices)
+        return not lost and check is not None and not (check.leaks or check.copied_missing)
 
     @property
     def digest(self) -> bytes:
@@ -82,7 +90,7 @@ class GoingOn:
     def go_on(self, left: Remnant) -> Iterator[Found]:
         """Yield what going on with a remnant shows against the driver, nothing for one that was tried already."""
         digest = left.digest
-        if digest in self.tried:
+        if digest in self.tried or left.is_clean:
             return
         self.tried.add(digest)
         yield from self._counted(Law.SAFE_TO_USE, used(left, dog=self.dog))
@@ -135,23 +143,29 @@ def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found]:
 
 
 def _uses(device: Device) -> Iterator[tuple[Operation, bool]]:
-    """Yield what a user may do next, and whether a close look follows: all clusters are written, shared or not."""
+    """Yield what a user may do next, and whether a close look follows: both ends are written, shared or not."""
     name, image = device.spec.name, device.image
     assert image is not None, "only what has an image is judged"
-    sectors, listed = image.sectors, [as_listed(snapshot.info) for snapshot in image.snapshots]
-    half = -(-sectors // 2)
-    if sectors:
-        yield Write(name, 0, sectors, _TAGS[0]), False
+    listed = [as_listed(snapshot.info) for snapshot in image.snapshots]
+    yield from ((write, False) for write in _at_both_ends(name, image.sectors, _TAGS[0]))
     yield Create(name, _PROBE), False
-    if sectors:
-        yield Write(name, 0, half, _TAGS[1]), False
+    yield from ((write, False) for write in _at_both_ends(name, image.sectors, _TAGS[1]))
+    sectors = image.sectors
     if listed:
         yield Goto(name, listed[-1].id_str), False
-    if sectors:
-        yield Write(name, 0, min(half, sectors, image.snapshots[-1].sectors if listed else sectors), _TAGS[2]), False
+        sectors = image.snapshots[-1].sectors
+    yield from ((write, False) for write in _at_both_ends(name, sectors, _TAGS[2]))
     yield Delete(name, None, _PROBE), True
     if listed:
         yield Delete(name, listed[0].id_str, listed[0].name), True
+
+
+def _at_both_ends(name: str, sectors: int, tag: int) -> Iterator[Write]:
+    length = min(_WRITTEN_MAX, -(-sectors // 2))
+    if length:
+        yield Write(name, 0, length, tag)
+    if sectors > length:
+        yield Write(name, sectors - length, length, tag)
 
 
 def _can(target: Target, operation: Operation) -> bool:
@@ -170,6 +184,8 @@ def done_and_cut(left: Remnant, after: After) -> Iterator[Found]:
             Law.REPAIR_IS_SAFE, left.name, f"{left.what}, then {after.value}: it fails", "success", failure
         )
         yield Found(evidence, replace(left.cut, after=after))
+        return
+    if not log.entries:  # nothing was changed: there is nothing to cut
         return
     judge = new_judge(left.target)
     for judged in judge.judge(log, left.disk, device=left.name, persistence=_SECOND, bound=_CUT_AGAIN_MAX):
