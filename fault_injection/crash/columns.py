@@ -68,7 +68,7 @@ class Columns:
 
 def columns_of(writes: Sequence[SectorWrite], base: MemoryFile, *, fill: Filling, torn: bool) -> Columns:
     """Return the columns of `writes` over `base`; with `torn` each sector has a column of its own."""
-    history = _history(writes)
+    history = _history(writes, base, everything=fill is not Filling.OLD)
     by_signature: dict[object, list[int]] = {}
     contents: dict[int, dict[bytes, int]] = {}  # by sector: its contents, numbered
     for sector, changes in history.items():
@@ -88,12 +88,26 @@ def columns_of(writes: Sequence[SectorWrite], base: MemoryFile, *, fill: Filling
     return Columns(base, columns, survives, lost, lengths, length_after)
 
 
-def _history(writes: Sequence[SectorWrite]) -> dict[int, list[tuple[int, bytes]]]:
-    """Return by sector which writes touch it, and what each puts there."""
+def _history(
+    writes: Sequence[SectorWrite], base: MemoryFile, *, everything: bool
+) -> dict[int, list[tuple[int, bytes]]]:
+    """Return by sector which writes touch it, and what each puts there.
+
+    Unless `everything` is wanted, writes are left out that put into a sector what no earlier one had changed: most of
+    what is written whole, as caches do, is as it was.
+    """
     history: dict[int, list[tuple[int, bytes]]] = {}
     for place, write in enumerate(writes):
-        for sector, content in write.sectors:
-            history.setdefault(sector, []).append((place, content))
+        if not write.sectors:
+            continue
+        first = write.sectors[0][0]
+        before = base.pread(first * SECTOR, len(write.sectors) * SECTOR)
+        for at, (sector, content) in enumerate(write.sectors):
+            known = history.get(sector)
+            if known is not None:
+                known.append((place, content))
+            elif everything or content != before[at * SECTOR : (at + 1) * SECTOR]:
+                history[sector] = [(place, content)]
     return history
 
 
