@@ -114,7 +114,7 @@ def options_of(call: RunCall) -> RunOptions:
         f"--seconds {call.seconds}: give a number above 0",
     )
     return RunOptions(
-        phases=phases_of(call.phases), profile=_profile_of(call.profile), seconds=call.seconds,
+        phases=phases_of(call.phases), profile=profile_of(call.profile), seconds=call.seconds,
         histories=call.histories, devices=call.devices, seed=call.seed,
         jobs=cores() if call.jobs is None else call.jobs,
         known=_known_of(call.known), corpus=_corpus_of(call.corpus), scope=call.scope,
@@ -151,7 +151,8 @@ def semantics_of(call: RunCall, target: Target) -> Semantics:
     return asked or only or Semantics.CLASSIC
 
 
-def _profile_of(text: str) -> Profile:
+def profile_of(text: str) -> Profile:
+    """Return the profile of that name."""
     names = [each.value for each in Profile]
     _require(text in names, f"--profile {text!a}: there is {', '.join(names)}")
     return Profile(text)

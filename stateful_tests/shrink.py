@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from typing import Final, NamedTuple
 
 from snapcheck.impl.driver import UnsupportedSetupError
-from snapcheck.impl.targets import Target
+from snapcheck.impl.targets import Target, TargetError
 from snapcheck.model.errno import Errno
 from snapcheck.model.facts import Evidence, root_of
 from snapcheck.model.faults import CallFault, Fails, Fault
@@ -58,7 +58,10 @@ def shrink(
     target: Target, history: History, evidence: tuple[Evidence, ...], *, seconds: float = SECONDS_DEFAULT
 ) -> Shrunk:
     """Return the shortest history found that shows the first of `evidence`, which the last step of `history` gave."""
-    return _Shrinker(target, sought_in(evidence[0], history), seconds).run(history, evidence)
+    try:
+        return _Shrinker(target, sought_in(evidence[0], history), seconds).run(history, evidence)
+    except TargetError:  # it dies of opening these devices, so that no history of them can be run at all
+        return Shrunk(history, evidence, Care.USUAL, finished=True)
 
 
 class _Shrinker:
@@ -245,6 +248,8 @@ def _simpler_device(spec: DeviceSpec) -> Iterator[DeviceSpec]:
             yield replace(spec, snapshots=(*spec.snapshots[:index], *spec.snapshots[index + 1 :]))
     if spec.read_only:
         yield replace(spec, read_only=False)
+    if spec.packed:
+        yield replace(spec, packed=False)
     if spec.tag:
         yield replace(spec, tag=0)
     if spec.sectors > _SECTORS_SMALL:
