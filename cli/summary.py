@@ -12,7 +12,7 @@ from snapcheck.cli.say import printable, say
 from snapcheck.model.law_names import Severity
 from snapcheck.reports import culprit
 from snapcheck.reports.folder import PAGE
-from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict, ViolationReport
+from snapcheck.reports.verdict import Coverage, LawReport, PhaseReport, RunResult, Verdict, ViolationReport
 
 VIOLATIONS_MAX: Final = 10
 WIDTH_MAX: Final = 100
@@ -47,7 +47,7 @@ def lines(result: RunResult, folder: Path, *, width: int, quiet: bool = False) -
             yield from _labelled(phase.name, _phase_words(phase), width)
         yield from _labelled("laws", _law_words(result), width)
         if result.coverage.cells:
-            yield from _labelled("coverage", f"{result.coverage.reached:,} of {result.coverage.cells:,} cells", width)
+            yield from _labelled("coverage", _coverage_words(result.coverage), width)
     shown = _worst_first(result.violations)
     told = shown[:VIOLATIONS_MAX]
     for violation in filter(_counts, told):
@@ -86,6 +86,12 @@ def _phase_words(phase: PhaseReport) -> str:
     done = "" if phase.complete else ", not complete"
     scope = f"; {phase.scope}" if phase.scope else ""
     return f"{phase.histories:,} histories, {phase.steps:,} steps in {phase.seconds:.1f} s{rate}{done}{scope}"
+
+
+def _coverage_words(coverage: Coverage) -> str:
+    by_phase = ", ".join(f"{phase.name} {phase.reached:,}" for phase in coverage.phases)
+    share = f" ({by_phase})" if by_phase else ""
+    return f"{coverage.reached:,} of {coverage.cells:,} cells{share}"
 
 
 def _law_words(result: RunResult) -> str:

@@ -151,7 +151,9 @@ class Running:
 
     def twin(self) -> "Running":
         """Return a copy that goes on by itself."""
-        return Running(dict(self.in_flight), dict(self.checks), set(self.troubled), set(self.failed))
+        return Running(
+            dict(self.in_flight), dict(self.checks), set(self.unflushed), set(self.troubled), set(self.failed)
+        )
 
 
 @dataclass(frozen=True, slots=True)

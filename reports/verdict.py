@@ -46,13 +46,28 @@ class LawReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PhaseCoverage:
+    """What one phase reached of the matrix: how many cells, and how many of them that no other phase did."""
+
+    name: str
+    reached: int
+    alone: int
+    never: tuple[str, ...] = ()
+    hits: Mapping[str, int] = field(default_factory=dict[str, int])  # for the pages: the cells reached, how often
+
+
+@dataclass(frozen=True, slots=True)
 class Coverage:
-    """Cells of the matrix operation x fault x device position: how many there are, reached, and which never were."""
+    """Cells of the matrix operation x fault x role of the device x its state before: how many, and how many reached.
+
+    `never` names those that were not; `all-goto x flush-error x last` stands for all cells that begin like that.
+    """
 
     cells: int
     reached: int
     never: tuple[str, ...] = ()
-    hits: Mapping[str, int] = field(default_factory=dict[str, int])  # for the pages: "all-delete x flush-error x d2": 7
+    hits: Mapping[str, int] = field(default_factory=dict[str, int])  # for the pages: every cell, how often
+    phases: tuple[PhaseCoverage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

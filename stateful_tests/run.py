@@ -27,7 +27,7 @@ from snapcheck.reports.known import Accepted, mark
 from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict, ViolationReport
 from snapcheck.stateful_tests.corpus import NAME as NAME_OF_CORPUS
 from snapcheck.stateful_tests.corpus import Corpus
-from snapcheck.stateful_tests.coverage import coverage
+from snapcheck.stateful_tests.coverage import cells_of, coverage
 from snapcheck.stateful_tests.goals import declared, missed
 from snapcheck.stateful_tests.phases import images, stateful, sweep, walk
 from snapcheck.stateful_tests.replay import Replayed, ReplayState, replay
@@ -122,7 +122,7 @@ class _Run:
     begun: float = field(default_factory=time.monotonic)
     phases: list[PhaseReport] = field(default_factory=list[PhaseReport])
     laws: dict[Law, list[int]] = field(default_factory=lambda: {law: [0, 0] for law in Law})
-    cells: Counter[str] = field(default_factory=Counter[str])
+    cells: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])  # by phase
     failures: list[Failure] = field(default_factory=list[Failure])
     violations: list[ViolationReport] = field(default_factory=list[ViolationReport])
     sample: list[History] = field(default_factory=list[History])
@@ -240,7 +240,7 @@ def _add(run: _Run, answer: Answer) -> None:
     for law, (checked, violated) in answer.laws.items():
         run.laws[law][0] += checked
         run.laws[law][1] += violated
-    run.cells.update(answer.cells)
+    run.cells.setdefault(answer.unit.phase, Counter()).update(answer.cells)
     run.failures += answer.failures
     run.sample += answer.sample
     run.abilities = run.abilities or answer.abilities
@@ -252,7 +252,6 @@ def _phase_report(name: str, answers: Sequence[Answer], seconds: float, options:
     counts: Counter[str] = Counter()
     for answer in answers:
         counts.update(answer.counts)
-    counts["coverage cells reached"] = len({cell for answer in answers for cell in answer.cells})
     whole = len(answers) == SHARDS and not any(answer.interrupted for answer in answers)
     length = min((answer.length for answer in answers), default=0)
     complete = whole and (name != sweep.NAME or length > 0)
@@ -407,7 +406,7 @@ def _result(run: _Run) -> RunResult:
     return RunResult(
         version=snapcheck_version(), verdict=_verdict(run), driver=run.target.name, semantics=options.semantics.value,
         seed=options.seed, devices=options.devices, seconds=round(run.seconds, 3), phases=tuple(run.phases), laws=laws,
-        coverage=coverage(run.cells, devices=options.devices, kinds=abilities.operations),
+        coverage=coverage(run.cells, cells_of(options.devices, abilities.operations, options.semantics)),
         violations=_grouped(run.violations), notes=tuple(run.notes),
     )  # fmt: skip
 

@@ -19,9 +19,8 @@ from snapcheck.model.device import World
 from snapcheck.model.faults import CallFault, Fault, family
 from snapcheck.model.history import Step
 from snapcheck.model.operations import KINDS, OPERATIONS, AllDelete, Delete, DelVm, Operation, Reopen
+from snapcheck.stateful_tests.cells import fault_kind, state_class
 from snapcheck.stateful_tests.chooser import RandomChooser
-from snapcheck.stateful_tests.compare import fault_kind
-from snapcheck.stateful_tests.coverage import state_class
 from snapcheck.stateful_tests.draw_faults import draw_faults
 from snapcheck.stateful_tests.draw_operations import draw_operation
 from snapcheck.stateful_tests.draw_setups import draw_setup
