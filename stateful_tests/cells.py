@@ -17,6 +17,7 @@ from snapcheck.model.faults import (
     DropsUnflushed,
     Effect,
     Fails,
+    Family,
     Fault,
     Fill,
     LandsButFails,
@@ -24,6 +25,7 @@ from snapcheck.model.faults import (
     Misdirected,
     Short,
     Torn,
+    family,
 )
 from snapcheck.model.history import FaultMet, Step
 from snapcheck.model.operations import Operation, kind_of
@@ -55,10 +57,16 @@ STATES: Final = (NO_MEDIUM, READ_ONLY, IN_FLIGHT, BITMAP, BARE, ONE, SEVERAL, RE
 
 
 def fault_kind(fault: Fault) -> str:
-    """Return the word for `fault` in the coverage matrix: `create-call`, `flush-error`, `write-torn`."""
+    """Return what a fault is but for place and errno: `create-call`, `flush-error`, `write-torn`."""
     if isinstance(fault, CallFault):
         return f"{fault.function.replace('_', '-')}-call"
     return f"{fault.kind}-{EFFECT_WORDS[type(fault.effect)]}"
+
+
+def fault_word(fault: Fault) -> str:
+    """Return the word for a fault in the matrix: its kind; all damage is one, as nothing is predicted after any."""
+    met = family(fault)
+    return fault_kind(fault) if met is Family.ERROR else met.value
 
 
 def state_class(device: Device) -> str:
@@ -105,7 +113,7 @@ def reached_by(step: Step, struck: Sequence[FaultMet], walk: Sequence[str], befo
     """Yield the cells that a step reached from the state `before`; `struck` are the faults that it met."""
     operation = step.operation
     if struck:
-        places = dict.fromkeys((root_of(met.device), fault_kind(step.faults[met.fault])) for met in struck)
+        places = dict.fromkeys((root_of(met.device), fault_word(step.faults[met.fault])) for met in struck)
     else:
         places = dict.fromkeys((device, NO_FAULT) for device in walk)
     for name, word in places:

@@ -91,7 +91,7 @@ class _Place(NamedTuple):
 
     def _call_is_made(self) -> bool:
         if self.fault == "delete-call" and self.operation is Transaction:
-            return self.role in (FIRST, MIDDLE)  # rolled back because a later one failed
+            return self.role != LAST  # rolled back because a later one failed
         by_name = self.fault in ("delete-call", "goto-call") and self.operation in (AllDelete, DelVm, SaveVm, LoadVm)
         return not (by_name and self.state == BARE)  # these find the snapshot first
 

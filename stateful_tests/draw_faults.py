@@ -6,6 +6,7 @@ For that it is worked out, roughly, which devices an operation reaches and which
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import chain
 from typing import Final, NamedTuple
 
 from snapcheck.model.device import Device, World
@@ -28,6 +29,7 @@ from snapcheck.model.faults import (
     Torn,
 )
 from snapcheck.model.operations import (
+    OPERATIONS,
     AllCanSnapshot,
     AllCreate,
     AllDelete,
@@ -59,7 +61,7 @@ from snapcheck.model.operations import (
     WriteZeroes,
 )
 from snapcheck.model.setup import Kind
-from snapcheck.stateful_tests.cells import EFFECT_WORDS
+from snapcheck.stateful_tests.cells import fault_word
 from snapcheck.stateful_tests.chooser import Chooser, pick, weighted
 from snapcheck.stateful_tests.draw_operations import device_of, listed_names
 from snapcheck.stateful_tests.draw_setups import HAS_IMAGE
@@ -69,7 +71,7 @@ ERRNOS: Final = weighted(
     (2, Errno.ENOMEDIUM), (2, Errno.ETIMEDOUT), (1, Errno.EAGAIN), (1, Errno.ENOENT), (1, Errno.EINVAL),
     (1, Errno.EBUSY), (1, Errno.ENOTSUP), (1, Errno.EFBIG), (1, Errno.EEXIST), (1, Errno.ERANGE),
 )  # fmt: skip
-_AT: Final = weighted((14, 1), (8, 2), (5, 3), (3, 4), (2, 5), (1, 6), *((1, at) for at in (7, 9, 12, 16, 24)))
+_AT: Final = weighted((20, 1), (11, 2), (6, 3), (4, 4), (3, 5), (2, 6), *((1, at) for at in range(7, 25)))
 _AT_OF_FEW: Final = (1, 1, 1, 2, 2, 3)  # flushes, discards and truncates are few
 _FEW: Final = frozenset({"flush", "discard", "truncate"})
 _CALL_COUNTS: Final = weighted((12, (1, 1)), (4, (1, 0)), (1, (1, 2)), (1, (2, 1)))  # (at, times)
@@ -112,12 +114,26 @@ _DAMAGES: Final = weighted(
     (1, _Blow("write", Fill())), (1, _Blow("write", Fill(garbage=True))), (3, _Blow("flush", DropsUnflushed)),
 )  # fmt: skip
 _DELAYS: Final = (_Blow("any", Delay(1_000_000)), _Blow("flush", Delay(10**10)), _Blow("any", Delay(10**9), 0))
-_BLOWS: Final = {"error": _ERRORS, "damage": _DAMAGES, "delay": _DELAYS}
 _READS: Final = (VmstateRead, LoadTmp, LoadTmpByIdOrName)  # these write nothing that could be struck
-_BLOWS_TO_READS: Final = {
-    word: tuple(blow for blow in blows if blow.kind == "read" or (blow.kind == "any" and blow.effect != Lost()))
-    for word, blows in _BLOWS.items()
-}  # fmt: skip
+_DISCARDS: Final = (Discard, Delete, AllDelete, DelVm)
+
+
+def _is_aimed(blow: _Blow, operation: type[Operation]) -> bool:
+    """Tell whether an operation does I/O of the kind that the blow strikes, as far as any driver does."""
+    if operation in _READS:
+        return blow.kind == "read" or (blow.kind == "any" and blow.effect != Lost())
+    if blow.kind == "truncate":
+        return operation is Resize
+    return blow.kind != "discard" or operation in _DISCARDS
+
+
+_BLOWS: Final[Mapping[type[Operation], Mapping[str, tuple[_Blow, ...]]]] = {
+    operation: {
+        word: tuple(blow for blow in blows if _is_aimed(blow, operation))
+        for word, blows in (("error", _ERRORS), ("damage", _DAMAGES), ("delay", _DELAYS))
+    }
+    for operation in OPERATIONS
+}
 
 # How a step is hit, one word for each fault. The first entry is where shrinking ends.
 _GROUP_SHAPES: Final = weighted(
@@ -146,7 +162,7 @@ def draw_faults(
     if not targets.calls and not targets.io:
         return ()
     shape = pick(chooser, _shapes(operation))
-    blows = _BLOWS_TO_READS if type(operation) in _READS else _BLOWS
+    blows = _BLOWS[type(operation)]
     faults: list[Fault] = []
     for word in shape:
         if (word == "call" and targets.calls) or not targets.io:
@@ -295,23 +311,16 @@ def _name_of(operation: Operation) -> str | None:
 
 # --- what can be drawn at all -----------------------------------------------------------------------
 def fault_words(operation: type[Operation]) -> tuple[str, ...]:
-    """Return the words (`fault_kind`) of all faults that can be drawn for an operation: rows of the coverage matrix."""
+    """Return the words (`fault_word`) of all faults that can be drawn for an operation: columns of the matrix."""
     if operation in (AllCanSnapshot, AllFindVmstateBs):
         return ()
     function = _LOCAL_CALLS.get(operation)
     visit = _VISITS.get(operation)
     calls = set(visit.there + visit.absent) if visit else {function} if function else set[str]()
-    words = sorted(f"{call.replace('_', '-')}-call" for call in calls)
-    does_io = operation in _GUEST or calls - _IN_MEMORY
-    return (*words, *_io_words(reads=operation in _READS)) if does_io else tuple(words)
-
-
-@lru_cache(maxsize=2)
-def _io_words(*, reads: bool) -> tuple[str, ...]:
-    tables = _BLOWS_TO_READS if reads else _BLOWS
-    effects = [
-        (blow.kind, blow.effect(Errno.EIO) if callable(blow.effect) else blow.effect)
-        for blows in tables.values()
-        for blow in blows
-    ]
-    return tuple(sorted({f"{kind}-{EFFECT_WORDS[type(effect)]}" for kind, effect in effects}))
+    faults: list[Fault] = [CallFault("", call) for call in sorted(calls)]
+    if operation in _GUEST or calls - _IN_MEMORY:
+        faults += [
+            IoFault("", blow.kind, blow.effect(Errno.EIO) if callable(blow.effect) else blow.effect)
+            for blow in chain.from_iterable(_BLOWS[operation].values())
+        ]
+    return tuple(dict.fromkeys(map(fault_word, faults)))

@@ -45,7 +45,7 @@ def test_a_damaged_device_reaches_nothing() -> None:
     with Session(QCOW2, THREE) as session:
         session.step(Create("d0", "s"), (IoFault("d0", "write", Lost()),))
         session.step(Create("d0", "t"))
-        assert dict(session.judge.cells) == {"create x write-lost x root x no snapshot": 1}
+        assert dict(session.judge.cells) == {"create x damage x root x no snapshot": 1}
 
 
 @pytest.mark.parametrize(("node", "role"), [("d1", "root"), ("d1/file", "child")])
