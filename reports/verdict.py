@@ -72,7 +72,11 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class ViolationReport:
-    """One violation, shrunk: the fields of result.json, and what only the pages show (`evidence`, `history`)."""
+    """One violation, shrunk: the fields of result.json, and what only the pages show (`evidence`, `history`).
+
+    `cause` is the id of the violation that stands for all that most likely have the same cause (causes.py); `shrunk`
+    says whether nothing smaller was found, rather than the time for it having run out.
+    """
 
     id: str
     law: Law
@@ -86,6 +90,8 @@ class ViolationReport:
     found_after_s: float
     known: bool
     replay: str
+    cause: str = ""
+    shrunk: bool = True
     evidence: tuple[str, ...] = ()
     expected: str = ""  # what the model allows at the step, in words
     actual: str = ""  # what the driver did instead

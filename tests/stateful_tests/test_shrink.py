@@ -20,7 +20,7 @@ from snapcheck.model.operations import (
     Write,
 )
 from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Semantics, Setup
-from snapcheck.stateful_tests.replay import run_again
+from snapcheck.stateful_tests.replay import breaks, run_again
 from snapcheck.stateful_tests.session import Care
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
 
@@ -30,7 +30,7 @@ LONG = "n" * 256
 
 def found(driver: str, history: History) -> tuple[Evidence, ...]:
     """Return the evidence of the first step that breaks a law, and cut the history there."""
-    ran = run_again(find_target(driver), history, care=Care.USUAL)
+    ran = run_again(find_target(driver), history, care=Care.USUAL, telling=breaks(None))
     assert ran.evidence, "the history must show the bug"
     del history.steps[len(ran.history.steps) :]
     return ran.evidence
