@@ -13,10 +13,12 @@ from snapcheck.model.law_names import Law
 from snapcheck.reports import folder as report_folder
 from snapcheck.reports import jsonl, reproducer
 from snapcheck.reports.jsonl import HistoryError, HistoryFile, Recorded
-from snapcheck.stateful_tests.replay import ReplayState
+from snapcheck.stateful_tests.replay import Replayed, ReplayState
 from snapcheck.stateful_tests.replay import replay as run_again
 
 IDS_MAX: Final = 8
+# The exit status for each, the one that decides first.
+STATUS: Final = {ReplayState.STILL_FAILS: 1, ReplayState.CANNOT_RUN: UNKNOWN, ReplayState.FIXED: 0}
 COLOURS: Final = {ReplayState.FIXED: "green", ReplayState.STILL_FAILS: "red", ReplayState.CANNOT_RUN: "yellow"}
 
 
@@ -39,17 +41,20 @@ class Case:
 def replay_command(what: str, *, driver: str | None, out: Path) -> int:
     """Run the histories that `what` names, say what came of each, and return the exit status."""
     states = [_replay(case, driver or case.driver) for case in cases_of(what, out)]
-    if ReplayState.STILL_FAILS in states:
-        return 1
-    return UNKNOWN if ReplayState.CANNOT_RUN in states else 0
+    return STATUS[next(state for state in STATUS if state in states)]
 
 
 def _replay(case: Case, driver: str) -> ReplayState:
     replayed = run_again(target_of(driver), case.history, law=case.law)
-    say(f"{replayed.state.value}  {case.title}", colour=COLOURS[replayed.state], bold=True)
+    tell_replayed(replayed, case.title)
+    return replayed.state
+
+
+def tell_replayed(replayed: Replayed, title: str) -> None:
+    """Say what came of a replay."""
+    say(f"{replayed.state.value}  {title}", colour=COLOURS[replayed.state], bold=True)
     for line in replayed.text.splitlines():
         say(f"  {line}")
-    return replayed.state
 
 
 # --- finding the histories ------------------------------------------------------------------------

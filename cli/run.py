@@ -49,6 +49,7 @@ class RunCall:
     out: Path
     quiet: bool
     progress: bool
+    shrink_seconds: float
 
 
 def run_command(call: RunCall) -> int:
@@ -101,11 +102,15 @@ def options_of(call: RunCall) -> RunOptions:
         call.seconds is None or (call.seconds > 0 and math.isfinite(call.seconds)),
         f"--seconds {call.seconds}: give a number above 0",
     )
+    _require(
+        call.shrink_seconds >= 0 and math.isfinite(call.shrink_seconds),
+        f"--shrink-seconds {call.shrink_seconds}: give a number, 0 to show violations as they were found",
+    )
     return RunOptions(
         phases=phases_of(call.phases), profile=_profile_of(call.profile), seconds=call.seconds,
         histories=call.histories, devices=call.devices, seed=call.seed, semantics=call.semantics,
         jobs=cores() if call.jobs is None else call.jobs,
-        known=_known_of(call.known), corpus=_corpus_of(call.corpus),
+        known=_known_of(call.known), corpus=_corpus_of(call.corpus), shrink_seconds=call.shrink_seconds,
     )  # fmt: skip
 
 
