@@ -154,10 +154,15 @@ class Callers:
         with all_drained(self._devices):
             size = operation.vm_state_size
             state = vmstate_pattern(tag=operation.tag, offset=0, length=size)
-            failure = vmstate_bs.lock.held(OWNER, _write_state, vmstate_bs, state)
+            failure = vmstate_bs.lock.held(OWNER, self._write_state, vmstate_bs, state)
             if failure is not None:
                 return Refusal(failure.errno, f"Error while writing VM state: {failure.message}")
             return calls.create(Out(_new_info(operation)), vmstate_bs, size)
+
+    def _write_state(self, node: Node, state: bytes) -> Failure | None:
+        """Write the machine's state; closing its file flushes, and an error of that counts (5.1)."""
+        failure = node.vmstate_write(0, state) if state else None
+        return failure or node.flush()
 
     def load_vm(self, name: str) -> bytes | Refusal:
         """Take every included device back, and return the machine's state from the first."""
@@ -182,12 +187,6 @@ class Callers:
     def del_vm(self, name: str) -> Refusal | None:
         """Delete what has that name on any included device; a name that is nowhere is success."""
         return self._calls.delete(name)
-
-
-def _write_state(node: Node, state: bytes) -> Failure | None:
-    """Write the machine's state; closing its file flushes, and an error of that counts (5.1)."""
-    failure = node.vmstate_write(0, state) if state else None
-    return failure or node.flush()
 
 
 def _load_state(node: Node, size: int) -> bytes | Refusal:

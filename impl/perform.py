@@ -81,8 +81,8 @@ def answer(failure: Failure | None) -> Result:
 
 
 def told(failure: Failure | None) -> Result:
-    """Return the result of a function with an error text."""
-    return _OK if failure is None else Result(failure.errno, message=failure.message)
+    """Return the result of a function with an error text; an empty one is none."""
+    return _OK if failure is None else Result(failure.errno, message=_message(failure))
 
 
 def refused(refusal: Refusal | None) -> Result:
@@ -365,4 +365,4 @@ def _errno(failure: Failure | None) -> Errno:
 
 
 def _message(failure: Failure | None) -> str | None:
-    return None if failure is None else failure.message
+    return None if failure is None else failure.message or None

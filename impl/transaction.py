@@ -16,7 +16,7 @@ from snapcheck.model.operations import SnapshotAction
 from snapcheck.model.snapshot import NAME_BYTES_MAX, SnapshotInfo, cut_text
 
 
-class _Action:
+class Action:
     """One snapshot of a transaction. `sn` is the struct that create gets and the abort looks into."""
 
     __slots__ = ("_created", "_drained", "_name", "_node", "_sn")
@@ -78,13 +78,16 @@ class _Action:
 
 
 def run_transaction(
-    nodes: Mapping[str, Node], actions: Sequence[SnapshotAction], clocks: SnapshotInfo
+    nodes: Mapping[str, Node], actions: Sequence[SnapshotAction], clocks: SnapshotInfo, *, kind: type[Action] = Action
 ) -> Refusal | None:
-    """Take all of the snapshots or, when one fails, none; `clocks` holds their date and clock."""
-    begun: list[_Action] = []
+    """Take all of the snapshots or, when one fails, none; `clocks` holds their date and clock.
+
+    Another `kind` of action is how a bug is planted.
+    """
+    begun: list[Action] = []
     try:
         for each in actions:
-            action = _Action(nodes[each.device], each.name, clocks)
+            action = kind(nodes[each.device], each.name, clocks)
             begun.append(action)
             refusal = action.prepare()
             if refusal is not None:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple, Protocol
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import Fault
 from snapcheck.model.operations import Operation
+from snapcheck.model.power_cut import Cut
 from snapcheck.model.setup import Setup
 from snapcheck.model.snapshot import SnapshotInfo
 
@@ -213,13 +214,45 @@ class Step:
         return tuple(fault for index, fault in enumerate(self.faults) if index in struck)
 
 
+class After(StrEnum):
+    """What was done with what a power cut left, before it was looked at."""
+
+    LOOK = "look"  # nothing: it was opened
+    USE = "use"  # it was used further: guest writes, and snapshots taken, gone back to and deleted
+    REPAIR = "repair"  # it was repaired, perhaps with a second cut in between
+    OPEN = "open"  # it was opened for writing, with a second cut in between
+
+
+@dataclass(frozen=True, slots=True)
+class PowerCut:
+    """How a history ended: the power went during its last step, or right after it (model/crash.py, crash_laws.py).
+
+    persistence  the model of the medium that lets this survive, by its name
+    devices      what survived; a device that is not there lost nothing
+    returned     the last step had returned before the power went
+    after        what was done then, and `again` what survived of the I/O of that, numbered anew, when it was cut too
+    seen         what was seen at last, by device
+    """
+
+    persistence: str
+    devices: tuple[Cut, ...]
+    returned: bool = False
+    after: After = After.LOOK
+    again: Cut | None = None
+    seen: tuple[Observation, ...] = ()
+
+
 @dataclass(slots=True)
 class History:
-    """A setup and the steps from it; with the system's abilities this is all that a verdict needs."""
+    """A setup and the steps from it; with the system's abilities this is all that a verdict needs.
+
+    `cut` is there when a power cut ended it.
+    """
 
     setup: Setup
     steps: list[Step] = field(default_factory=list[Step])
     abilities: "Abilities | None" = None
+    cut: PowerCut | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The qcow2 engine as a driver to be put under test: `open_driver` (impl/driver.py says what a driver offers)."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import ClassVar, Final, Self
 
 from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.impl.driver import Capabilities, CreateOptions, Out
@@ -18,16 +18,7 @@ def open_driver(disk: BlockFile, *, read_only: bool, create: CreateOptions | Non
 
     An image that can not be used is a `BlockError` whose text names the field. The disk stays the caller's to close.
     """
-    try:
-        if create is None:
-            return Qcow2Driver(Image.open(disk, read_only=read_only))
-        image = Image.create(disk, size_bytes=create.size_bytes, cluster_bytes=create.cluster_bytes)
-        if read_only:
-            image.close()
-            image = Image.open(disk, read_only=True)
-        return Qcow2Driver(image)
-    except ImageError as error:
-        raise BlockError(error.errno, str(error)) from error
+    return Qcow2Driver.open(disk, read_only=read_only, create=create)
 
 
 class Qcow2Driver:
@@ -35,13 +26,30 @@ class Qcow2Driver:
 
     __slots__ = ("_image", "capabilities")
 
+    image_type: ClassVar[type[Image]] = Image  # a seeded bug has one of its own
+
     def __init__(self, image: Image) -> None:
         self._image = image
         self.capabilities = CAPABILITIES
 
-    def clone(self) -> "Qcow2Driver":
+    @classmethod
+    def open(cls, disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Self:
+        """Open what is on `disk` (see `open_driver`)."""
+        image_type = cls.image_type
+        try:
+            if create is None:
+                return cls(image_type.open(disk, read_only=read_only))
+            image = image_type.create(disk, size_bytes=create.size_bytes, cluster_bytes=create.cluster_bytes)
+            if read_only:
+                image.close()
+                image = image_type.open(disk, read_only=True)
+            return cls(image)
+        except ImageError as error:
+            raise BlockError(error.errno, str(error)) from error
+
+    def clone(self) -> Self:
         """Return a driver for a copy of the image, open as this one is; neither sees what is done to the other."""
-        return Qcow2Driver(self._image.clone())
+        return type(self)(self._image.clone())
 
     def close(self) -> None:
         self._image.close()

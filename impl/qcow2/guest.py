@@ -121,7 +121,7 @@ def write(state: State, start: int, data: bytes) -> None:
     bits = state.header.cluster_bits
     within = start & (1 << bits) - 1
     if within + len(data) <= 1 << bits:  # the short way: one cluster that is ours alone
-        offset = _own_offset(state, start >> bits)
+        offset = state.tables.own_offset(start >> bits)
         if offset:
             state.host.write(offset + within, data, "data")
             return
@@ -129,17 +129,6 @@ def write(state: State, start: int, data: bytes) -> None:
     view = memoryview(data)
     for segment in _segments(state, start, start + len(data)):
         _write_segment(state, segment, view[segment.start - start : segment.end - start])
-
-
-def _own_offset(state: State, cluster: int) -> int:
-    """Return where the cluster can be written in place, 0 when it can not."""
-    tables = state.tables
-    index = cluster >> tables.l2_bits
-    table = tables.active_l2(index)
-    if table is None or not tables.l1[index] & COPIED:
-        return 0
-    entry = table[cluster & (tables.l2_entries - 1)]
-    return tables.data_offset(entry) if entry & COPIED else 0
 
 
 def _segments(state: State, start: int, end: int) -> Iterator[_Segment]:
@@ -157,7 +146,7 @@ def _write_segment(state: State, segment: _Segment, view: memoryview) -> None:
     fresh: list[int] = []
     places: list[tuple[int, int, int]] = []  # where in the file, and which bytes of the guest
     for slot in range(segment.low, segment.high):
-        offset = _own_offset(state, first + slot)
+        offset = state.tables.own_offset(first + slot)
         base = (first + slot) << bits
         low, high = max(base, segment.start), min(base + (1 << bits), segment.end)
         if not offset:

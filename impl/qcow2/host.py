@@ -10,7 +10,8 @@ Two rules make memory and medium agree after any failure:
 
 import sys
 from array import array
-from typing import Final, TypeAlias
+from copy import copy
+from typing import Final, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,10 +117,10 @@ class Host:
         self._unflushed = False
         self._dead: BlockError | None = None
 
-    def clone(self) -> "Host":
+    def clone(self) -> Self:
         """Return a host over a clone of the file."""
-        twin = Host(self.file.clone())
-        twin._unflushed, twin._dead = self._unflushed, self._dead
+        twin = copy(self)
+        twin.file = self.file.clone()
         return twin
 
     # --- dead or alive ----------------------------------------------------------------------------

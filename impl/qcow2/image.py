@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Required, Self, TypedDict, Unpack
+from typing import ClassVar, Required, Self, TypedDict, Unpack
 
 from snapcheck.impl.blockfile import BlockError, BlockFile, DiskFile
 from snapcheck.impl.qcow2 import guest, snapshots
@@ -45,6 +45,8 @@ class Image:
 
     __slots__ = ("_owned", "_read_only", "_state")
 
+    state_type: ClassVar[type[State]] = State  # a seeded bug has one of its own
+
     def __init__(self, state: State, *, read_only: bool, owned: Sequence[BlockFile | Backing] = ()) -> None:
         self._state = state
         self._read_only = read_only
@@ -60,7 +62,7 @@ class Image:
         """
         if isinstance(file, str | Path):
             return cls.open_chained(Path(file), read_only=read_only, backing=backing)
-        return cls(_ready(file, backing, read_only=read_only), read_only=read_only)
+        return cls(cls._ready(file, backing, read_only=read_only), read_only=read_only)
 
     @classmethod
     def open_chained(cls, path: Path, *, read_only: bool, backing: Backing | None = None, above: int = 0) -> Self:
@@ -71,7 +73,7 @@ class Image:
             if backing is None:
                 backing = _backing_of(disk, path, above=above)
                 owned += [backing] if backing is not None else []
-            return cls(_ready(disk, backing, read_only=read_only), read_only=read_only, owned=owned)
+            return cls(cls._ready(disk, backing, read_only=read_only), read_only=read_only, owned=owned)
         except BaseException:
             _close(owned)
             raise
@@ -92,10 +94,10 @@ class Image:
             disk.close()
         return cls.open(file, backing=backing)
 
-    def clone(self) -> "Image":
+    def clone(self) -> Self:
         """Return the same image over a clone of its file: what is done to one does not show in the other."""
         state = self._state.clone()
-        return Image(state, read_only=self._read_only, owned=(state.host.file,))
+        return type(self)(state, read_only=self._read_only, owned=(state.host.file,))
 
     def close(self) -> None:
         """Pay what is owed, flush, and close the file if it was opened here."""
@@ -114,6 +116,18 @@ class Image:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    @classmethod
+    def _ready(cls, file: BlockFile, backing: Backing | None, *, read_only: bool) -> State:
+        """Open what is in `file`, after repairing it if it says that its refcounts are stale."""
+        front = read_front(file)
+        name = front.backing_name
+        if name and backing is None:
+            raise ImageError(f"backing_file: {name!r} is needed; give it as `backing`, or open the image by its path")
+        if front.header.incompatible & DIRTY and not read_only:
+            repair(file)
+            front = read_front(file)
+        return cls.state_type(file, read_only=read_only, front=front, backing=backing)
 
     # --- facts ------------------------------------------------------------------------------------
     @property
@@ -277,18 +291,6 @@ class Image:
         if offset < 0 or length < 0 or offset + length > state.header.size:
             raise BlockError(Errno.EIO, f"{length} bytes at {offset} are outside the size of {state.header.size}")
         return state
-
-
-def _ready(file: BlockFile, backing: Backing | None, *, read_only: bool) -> State:
-    """Open what is in `file`, after repairing it if it says that its refcounts are stale."""
-    front = read_front(file)
-    name = front.backing_name
-    if name and backing is None:
-        raise ImageError(f"backing_file: {name!r} is needed; give it as `backing`, or open the image by its path")
-    if front.header.incompatible & DIRTY and not read_only:
-        repair(file)
-        front = read_front(file)
-    return State(file, read_only=read_only, front=front, backing=backing)
 
 
 def _backing_of(disk: DiskFile, path: Path, *, above: int) -> Backing | None:

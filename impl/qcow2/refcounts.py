@@ -92,7 +92,7 @@ class Refcounts:
 
     def clone(self, host: Host, publish: Callable[[RefcountTable], None]) -> "Refcounts":
         """Return the same refcounts over another host; tables are shared, as they never change in place."""
-        twin = object.__new__(Refcounts)
+        twin = object.__new__(type(self))
         for name in Refcounts.__slots__:
             setattr(twin, name, getattr(self, name))
         twin._host, twin._publish = host, publish

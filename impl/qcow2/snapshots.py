@@ -11,20 +11,15 @@ from typing import NamedTuple
 from snapcheck.impl.blockfile import BlockError
 from snapcheck.impl.qcow2.host import Words, decoded, padded
 from snapcheck.impl.qcow2.layout import (
-    L1_BYTES_MAX,
     L1_ENTRIES_MAX,
     RESIZE_AND_SNAPSHOT_FIELDS,
     RESIZE_FIELDS,
     SNAPSHOT_FIELDS,
-    SNAPSHOT_TABLE_BYTES_MAX,
     SNAPSHOTS_MAX,
     Header,
-    ImageError,
     SnapshotEntry,
     ceil_div,
     next_id,
-    pack_snapshots,
-    require_table,
 )
 from snapcheck.impl.qcow2.state import SnapshotTable, State
 from snapcheck.impl.qcow2.tables import Tree, without_copied
@@ -50,16 +45,6 @@ def find(state: State, snapshot_id: str | None, name: str | None) -> int:
         if snapshot_id in (None, entry.info.id_str) and name in (None, entry.info.name):
             return index
     raise BlockError(Errno.ENOENT, "Can't find the snapshot")
-
-
-def load_l1(state: State, entry: SnapshotEntry) -> Words:
-    """Return the L1 table of a snapshot; EFBIG or EINVAL when it can not be one (SPEC B.3 step 3, BUGS B48 to B50)."""
-    try:
-        require_table("snapshot l1_table", entry.l1_offset, entry.l1_size * 8, state.header, bytes_max=L1_BYTES_MAX,
-                      file_bytes=state.host.file.size())  # fmt: skip
-    except ImageError as error:
-        raise BlockError(error.errno, str(error)) from error
-    return state.tables.load_l1(entry.l1_offset, entry.l1_size)
 
 
 # --- create ---------------------------------------------------------------------------------------
@@ -109,9 +94,7 @@ class _Plan(NamedTuple):
 
 def _plan(state: State, l1: Words, entries: list[SnapshotEntry]) -> _Plan:
     """Find room for a copy of `l1` and for a table of `entries`; EFBIG when that is too large (SPEC B.6)."""
-    raw = pack_snapshots(entries)
-    if len(raw) > SNAPSHOT_TABLE_BYTES_MAX:
-        raise BlockError(Errno.EFBIG, "the snapshot table can not grow beyond 64 MiB")
+    raw = state.packed(entries)
     l1_count, table_count = state.clusters_of(len(l1) * 8), state.clusters_of(len(raw))
     first = state.refcounts.find(l1_count + table_count) if l1_count + table_count else 0
     middle = first + l1_count
@@ -139,7 +122,7 @@ def goto(state: State, snapshot_id: str) -> None:
     entry = find_by_id_or_name(state, snapshot_id)
     if state.header.version == 2 and entry.disk_size != state.header.size:
         raise BlockError(Errno.ENOTSUP, "Can't resize a v2 image which has snapshots")
-    l1 = without_copied(load_l1(state, entry))
+    l1 = without_copied(state.snapshot_l1(entry))
     needed = ceil_div(entry.disk_size, state.header.l2_span)
     if needed > L1_ENTRIES_MAX:
         raise BlockError(
@@ -166,7 +149,7 @@ def delete(state: State, snapshot_id: str | None, name: str | None) -> None:
     index = find(state, snapshot_id, name)
     entries = state.snapshot_table.entries
     entry = entries[index]
-    l1 = load_l1(state, entry)
+    l1 = state.snapshot_l1(entry)
     state.settle()
     tree = _counted_tree(state, l1)
     kept = entries[:index] + entries[index + 1 :]
@@ -186,4 +169,4 @@ def listed(state: State) -> list[SnapshotInfo]:
 def load_tmp(state: State, snapshot_id: str | None, name: str | None) -> None:
     """Show a snapshot's content under the current virtual size until the image is closed; nothing is written."""
     entry = state.snapshot_table.entries[find(state, snapshot_id, name)]
-    state.tables.l1, state.tables.l1_offset = load_l1(state, entry), entry.l1_offset
+    state.tables.l1, state.tables.l1_offset = state.snapshot_l1(entry), entry.l1_offset

@@ -1,8 +1,8 @@
 """One open image: its header, tables, refcounts and snapshots, and how they change together."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.impl.qcow2.backing import Backing
@@ -12,14 +12,18 @@ from snapcheck.impl.qcow2.host import Host, Words, decoded, encoded, padded
 from snapcheck.impl.qcow2.layout import (
     BITMAPS,
     FEATURE_FIELDS,
+    L1_BYTES_MAX,
     L1_ENTRIES_MAX,
     REFCOUNT_FIELDS,
     RESIZE_FIELDS,
     SNAPSHOT_TABLE_BYTES_MAX,
     Header,
+    ImageError,
     NeedMoreError,
     SnapshotEntry,
+    pack_snapshots,
     parse_snapshots,
+    require_table,
 )
 from snapcheck.impl.qcow2.refcounts import Clusters, Refcounts, RefcountTable, merged
 from snapcheck.impl.qcow2.tables import Tables
@@ -83,8 +87,18 @@ def read_snapshots(file: BlockFile, header: Header, *, lenient: bool = False) ->
     return SnapshotTable([], 0)
 
 
+class Parts(NamedTuple):
+    """What an open image is made of. Another part in place of one of these is how a bug is planted."""
+
+    host: type[Host] = Host
+    refcounts: type[Refcounts] = Refcounts
+    tables: type[Tables] = Tables
+
+
 class State:
     """An open image. Whatever changes the header goes through `publish`; whatever frees clusters through `release`."""
+
+    parts: ClassVar[Parts] = Parts()
 
     __slots__ = (
         "_copied_stale", "_packed_end", "backing", "backing_bytes", "bitmaps", "header", "host", "refcounts",
@@ -95,7 +109,7 @@ class State:
         self, file: BlockFile, *, read_only: bool, front: Front | None = None, backing: Backing | None = None
     ) -> None:
         """Open the image in `file`; `front` is what it begins with, where that was read already."""
-        self.host = Host(file)
+        self.host = self.parts.host(file)
         front = front or read_front(file)
         self.header = front.header
         if not read_only:
@@ -104,8 +118,8 @@ class State:
         self.backing_bytes = backing.size_bytes if backing is not None else 0
         self.bitmaps = read_bitmaps(file, self.header, front.extensions)
         self.snapshot_table = read_snapshots(file, self.header)
-        self.refcounts = Refcounts(self.host, self.header, self._publish_refcount_table)
-        self.tables = Tables(self.host, self.header, self.refcounts)
+        self.refcounts = self.parts.refcounts(self.host, self.header, self._publish_refcount_table)
+        self.tables = self.parts.tables(self.host, self.header, self.refcounts)
         self._copied_stale = False
         self._packed_end = 0  # where compressed data may be appended, 0 where nowhere
         self._pin()
@@ -115,7 +129,7 @@ class State:
 
     def clone(self) -> "State":
         """Return the same image over a clone of its file."""
-        twin = object.__new__(State)
+        twin = object.__new__(type(self))
         twin.host, twin.header = self.host.clone(), self.header
         twin.backing, twin.backing_bytes, twin.bitmaps = self.backing, self.backing_bytes, self.bitmaps
         twin.snapshot_table = self.snapshot_table
@@ -243,6 +257,23 @@ class State:
         if old != new:
             self.host.store(bitmap.table_offset, new, 0, len(new), "l1", old=old)
             self.release([offset >> self.header.cluster_bits for offset in clusters_in(encoded(old))])
+
+    # --- the snapshots ----------------------------------------------------------------------------
+    def snapshot_l1(self, entry: SnapshotEntry) -> Words:
+        """Return a snapshot's L1 table; EFBIG or EINVAL when it can not be one (SPEC B.3 step 3, BUGS B48 to B50)."""
+        try:
+            require_table("snapshot l1_table", entry.l1_offset, entry.l1_size * 8, self.header, bytes_max=L1_BYTES_MAX,
+                          file_bytes=self.host.file.size())  # fmt: skip
+        except ImageError as error:
+            raise BlockError(error.errno, str(error)) from error
+        return self.tables.load_l1(entry.l1_offset, entry.l1_size)
+
+    def packed(self, entries: Sequence[SnapshotEntry]) -> bytes:
+        """Return the snapshot table of `entries` as it is stored; EFBIG when it is too large (SPEC B.6)."""
+        raw = pack_snapshots(entries)
+        if len(raw) > SNAPSHOT_TABLE_BYTES_MAX:
+            raise BlockError(Errno.EFBIG, "the snapshot table can not grow beyond 64 MiB")
+        return raw
 
     # --- the active L1 table ----------------------------------------------------------------------
     def write_l1(self, first: int, l1: Words) -> int:

@@ -52,7 +52,7 @@ class Tables:
 
     def clone(self, host: Host, refcounts: Refcounts) -> "Tables":
         """Return the same tables over another host."""
-        twin = object.__new__(Tables)
+        twin = object.__new__(type(self))
         for name in Tables.__slots__:
             setattr(twin, name, getattr(self, name))
         twin._host, twin._refcounts, twin._cache = host, refcounts, self._cache.copy()
@@ -116,6 +116,15 @@ class Tables:
             return offset
         self.require_entry(entry)
         return 0
+
+    def own_offset(self, cluster: int) -> int:
+        """Return where a guest cluster can be written in place, 0 where it can not."""
+        index = cluster >> self.l2_bits
+        table = self.active_l2(index)
+        if table is None or not self.l1[index] & COPIED:
+            return 0
+        entry = table[cluster & (self.l2_entries - 1)]
+        return self.data_offset(entry) if entry & COPIED else 0
 
     def inflated(self, entry: int) -> bytes:
         """Return the cluster of a compressed L2 entry."""

@@ -13,7 +13,7 @@ from snapcheck.reports import reproducer
 from snapcheck.reports.verdict import RunResult, Verdict, ViolationReport
 from snapcheck.stateful_tests.replay import ReplayState, replay
 from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
-from snapcheck.stateful_tests.seeded_bugs import CATALOGUE, SeededBug
+from snapcheck.stateful_tests.seeded_bugs import CANARY, SeededBug
 from snapcheck.stateful_tests.units import Profile
 
 # A quick run has the time for several times as many histories, so a bug that these find is found by it.
@@ -39,7 +39,7 @@ def laws_in(result: RunResult) -> set[str]:
     return {each.law.value for each in errors_of(result)} | beside
 
 
-@pytest.mark.parametrize("bug", CATALOGUE, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", CANARY, ids=lambda bug: bug.name)
 def test_a_seeded_bug_is_found_and_its_reproducer_replays_it(bug: SeededBug, tmp_path: Path) -> None:
     result = run_on(bug)
     assert result.verdict is Verdict.FAILED
@@ -54,7 +54,7 @@ def test_a_seeded_bug_is_found_and_its_reproducer_replays_it(bug: SeededBug, tmp
 
 
 def test_a_reproducer_fails_under_pytest_on_the_broken_driver_and_passes_on_the_good_one(tmp_path: Path) -> None:
-    bug = CATALOGUE[0]
+    bug = CANARY[0]
     result = run_on(bug)
     reproducer.write(tmp_path, result)
     file = tmp_path / f"{errors_of(result)[0].id}.py"
@@ -70,11 +70,11 @@ def test_a_reproducer_fails_under_pytest_on_the_broken_driver_and_passes_on_the_
 
 
 def test_what_savevm_leaves_behind_is_a_violation_under_modern_and_by_design_under_classic() -> None:
-    bug = next(each for each in CATALOGUE if each.row == "B77")
+    bug = next(each for each in CANARY if each.row == "B77")
     assert any(each.operation == "save-vm" for each in errors_of(run_on(bug)))
     assert errors_of(run_on(bug, semantics=Semantics.CLASSIC)) == []
 
 
 def test_the_eight_bugs_of_the_canary_are_there() -> None:
-    assert len({bug.name for bug in CATALOGUE}) == 8
-    assert {bug.row for bug in CATALOGUE} >= {"B59", "B08", "B27", "B55", "B77"}
+    assert len({bug.name for bug in CANARY}) == 8
+    assert {bug.row for bug in CANARY} >= {"B59", "B08", "B27", "B55", "B77"}

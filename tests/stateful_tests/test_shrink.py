@@ -84,12 +84,12 @@ def test_a_violation_that_only_the_last_look_saw_is_traced_to_the_step_that_did_
         DeviceSpec(spec.name, spec.kind, sectors=64, snapshots=(big,)) if spec.name == "d1" else spec
         for spec in history.setup.devices
     )
-    done = shrunk(f"{BUGS}.qcow2:narrow_id", History(Setup(devices), history.steps))
+    done = shrunk(f"{BUGS}.snapshot_table:narrow_id", History(Setup(devices), history.steps))
     assert [type(step.operation) for step in done.history.steps] == [Create]
 
 
 def test_what_a_violation_needs_is_kept_a_name_that_is_the_id_of_another() -> None:
-    driver = f"{BUGS}.group:id_or_name"
+    driver = f"{BUGS}.generic:id_or_name"
     done = shrunk(driver, noisy(Step(Create("d1", "7")), Step(Flush("d1")), Step(AllDelete("7"))))
     last = done.history.steps[-1].operation
     assert isinstance(last, AllDelete)
@@ -111,7 +111,7 @@ def test_no_time_at_all_still_gives_the_history_that_was_found() -> None:
 def test_actions_of_a_transaction_go_with_their_devices() -> None:
     taken = Transaction((SnapshotAction("d0", "x"), SnapshotAction("d1", "x")))
     fault = IoFault("d1", "write", Fails(), at=1)
-    done = shrunk(f"{BUGS}.qcow2:count_not_restored", noisy(Step(taken, (fault,))))
+    done = shrunk(f"{BUGS}.snapshot_table:count_not_restored", noisy(Step(taken, (fault,))))
     assert done.history.steps[-1].operation == Transaction((SnapshotAction("d1", "a"),))
     assert [spec.name for spec in done.history.setup.devices] == ["d1"]
 

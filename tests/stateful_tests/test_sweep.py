@@ -14,7 +14,7 @@ from snapcheck.model.step import start
 from snapcheck.stateful_tests.draw_faults import Targets
 from snapcheck.stateful_tests.fault_places import Blow, Place, faults_at, places_of
 from snapcheck.stateful_tests.phases import sweep
-from snapcheck.stateful_tests.seeded_bugs import CATALOGUE, SeededBug
+from snapcheck.stateful_tests.seeded_bugs import CANARY, SeededBug
 from snapcheck.stateful_tests.session import Care, Session
 from snapcheck.stateful_tests.small_operations import small_operations
 from snapcheck.stateful_tests.starting_points import starting_points
@@ -144,7 +144,7 @@ def test_time_that_runs_out_ends_it_with_what_it_has() -> None:
     assert (answer.histories, answer.length, answer.out_of_time) == (7, 0, True)
 
 
-@pytest.mark.parametrize("bug", CATALOGUE, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", CANARY, ids=lambda bug: bug.name)
 def test_the_sweep_alone_finds_each_bug_of_the_canary(bug: SeededBug) -> None:
     for shard in range(SHARDS):
         answer = answer_to(bug.driver, shard=shard, devices=3, semantics=bug.semantics, histories=120)

@@ -15,7 +15,7 @@ from snapcheck.reports.verdict import Verdict
 from snapcheck.stateful_tests.goals import GOALS, declared, missed
 from snapcheck.stateful_tests.phases import walk
 from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
-from snapcheck.stateful_tests.seeded_bugs import CATALOGUE, SeededBug
+from snapcheck.stateful_tests.seeded_bugs import CANARY, SeededBug
 from snapcheck.stateful_tests.units import SHARDS, Answer, Profile, Unit
 from snapcheck.stateful_tests.work import Control
 
@@ -51,7 +51,7 @@ def test_the_engine_passes_a_walk(semantics: Semantics) -> None:
     assert answer.steps > 3 * walk.STEPS_MIN
 
 
-@pytest.mark.parametrize("bug", CATALOGUE[:4], ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", CANARY[:4], ids=lambda bug: bug.name)
 def test_the_walk_alone_finds_bugs_of_the_group(bug: SeededBug) -> None:
     assert any(found_in(answer_to(bug.driver, shard=shard, histories=1)) for shard in range(SHARDS))
 

@@ -1,0 +1,133 @@
+"""What a disk shows that a power cut left: opened as a user would, listed, read and checked.
+
+`see` is the plain judge, through the engine alone, one disk at a time: the oracle of the fast one (fast.py).
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Final
+
+from snapcheck.impl.blockfile import BlockError, MemoryFile
+from snapcheck.impl.qcow2 import guest, snapshots
+from snapcheck.impl.qcow2.check import inspect
+from snapcheck.impl.qcow2.image import Image
+from snapcheck.impl.qcow2.layout import DIRTY, ImageError, SnapshotEntry
+from snapcheck.impl.qcow2.state import State, read_front
+from snapcheck.model.content import SECTOR, tags_of
+from snapcheck.model.history import Check, SnapshotContent, View
+
+CONTENT_BYTES_MAX: Final = 1 << 26  # a wrecked image may claim to be of any size
+
+
+NOTHING: Final = View()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the active state or a snapshot holds. `digest` tells contents apart, whatever they are made of.
+
+    content  a tag for each sector (model.content), None where it could not be read, and `error` says why
+    vmstate  the VM state of a snapshot that has some
+    """
+
+    digest: str = ""
+    content: bytes | None = None
+    vmstate: bytes | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What opening, listing, reading and checking a disk showed.
+
+    error   why it does not open, "" where it does; nothing else was seen then
+    view    the list, the size in sectors, and the active content
+    contents  what each snapshot holds, in the order of the list
+    digests  what tells contents apart, whatever they are made of: the active one, then each snapshot's
+    check   corruptions, leaks and missing COPIED bits; a disk with its dirty bit set is judged after the open that
+            repairs it
+    """
+
+    error: str = ""
+    view: View = NOTHING
+    contents: tuple[SnapshotContent, ...] = ()
+    digests: tuple[str, ...] = ()
+    check: Check | None = None
+
+    @property
+    def outline(self) -> "Seen":
+        """Return the same without what makes no difference: how many leaks and corruptions there are, and where."""
+        check = self.check
+        if check is None:
+            return self
+        some = Check(min(check.corruptions, 1), min(check.leaks, 1), min(check.copied_missing, 1))
+        return replace(self, check=some)
+
+
+def see(disk: MemoryFile) -> Seen:
+    """Return what `disk` shows; it is left as it is."""
+    disk = disk.clone()
+    try:
+        if read_front(disk).header.incompatible & DIRTY:
+            Image.open(disk).close()
+        state = State(disk, read_only=False)
+    except (ImageError, BlockError) as error:
+        return Seen(error=str(error))
+    return seen(state, check_of(disk))
+
+
+def check_of(disk: MemoryFile) -> Check:
+    """Return what the full check of the engine says."""
+    try:
+        return inspect(disk).as_check()
+    except (ImageError, BlockError) as error:
+        return Check(corruptions=1, messages=(str(error),))
+
+
+def seen(state: State, check: Check) -> Seen:
+    """Return what an open image shows."""
+    active = held(state)
+    held_by = [held(state, entry) for entry in state.snapshot_table.entries]
+    return Seen(
+        view=View(
+            tuple(snapshots.listed(state)), _sectors(state.header.size), active.content,
+            (f"content: {active.error}",) if active.error else (),
+        ),
+        contents=tuple(
+            SnapshotContent(each.content, _sectors(entry.disk_size), each.vmstate, each.error)
+            for each, entry in zip(held_by, state.snapshot_table.entries, strict=True)
+        ),
+        digests=(active.digest, *(each.digest for each in held_by)),
+        check=check,
+    )  # fmt: skip
+
+
+def held(state: State, entry: SnapshotEntry | None = None) -> Held:
+    """Return what the active state, or the snapshot of `entry`, holds; a snapshot under its own size."""
+    active, tables = (state.tables.l1, state.tables.l1_offset), state.tables
+    size = state.header.size if entry is None else entry.disk_size
+    vmstate_bytes = 0 if entry is None else entry.info.vm_state_size
+    if size + vmstate_bytes > CONTENT_BYTES_MAX:
+        return Held(error="EFBIG")
+    try:
+        if entry is not None:
+            tables.l1 = state.snapshot_l1(entry)
+        raw = guest.read(state, 0, size) if size else b""
+        vmstate = _vmstate(state, size, vmstate_bytes)
+    except BlockError as error:
+        return Held(error=error.errno.name)
+    finally:
+        tables.l1, tables.l1_offset = active
+    digest = hashlib.blake2b(raw + vmstate, digest_size=8).hexdigest()
+    tags = tags_of(raw.ljust(_sectors(size) * SECTOR, b"\0"))
+    return Held(digest, tags, vmstate or None)
+
+
+def _vmstate(state: State, size: int, length: int) -> bytes:
+    """Return the VM state of the tree at hand, which begins behind a virtual size of `size`."""
+    span = state.header.l2_span
+    return guest.read(state, -(-size // span) * span, length) if length else b""
+
+
+def _sectors(size: int) -> int:
+    return -(-size // SECTOR)

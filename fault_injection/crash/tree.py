@@ -1,0 +1,317 @@
+"""How the states of a power cut arise: from each other, equal ones merged at once.
+
+After each write the states so far and those with the write on top are joined, and equal ones merged: n writes have
+2^n subsets and far fewer different states, so all subsets are covered without any of them being written down. How
+many subsets ("ways") lead to each state is kept, which gives the counts. Where there are too many states only some are
+carried on; how many ways are left out is known too.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from snapcheck.fault_injection.crash.columns import Columns, Effect, Rows, columns_of
+from snapcheck.fault_injection.crash.cuts import Persistence, SectorWrite
+from snapcheck.fault_injection.write_log import Sort
+from snapcheck.impl.blockfile import MemoryFile
+from snapcheck.model.power_cut import Cut, Fill, Torn
+
+_TORN_SUBSETS_MAX: Final = 64  # of the sectors of one write
+_TORN_PARENTS_MAX: Final = 64  # states that each torn write is tried on
+_CARRIED_MIN: Final = 16  # states that are carried on however many there are
+_WAYS_MAX: Final = 1e300
+_DROPPED_MAX: Final = {Persistence.ONE_DROPPED: 1, Persistence.TWO_DROPPED: 2}
+_ALL_SUBSETS: Final = (Persistence.EPOCH, Persistence.SECTOR_TORN, Persistence.NO_BARRIERS)
+
+Ids = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is enumerated: a persistence model, what lost sectors hold, and how many states of an epoch are enough."""
+
+    device: str
+    persistence: Persistence
+    fill: Fill
+    bound: int
+
+    @property
+    def flushes(self) -> bool:
+        """Tell whether flushes make anything durable."""
+        return self.persistence is not Persistence.NO_BARRIERS
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """Different states of one device, in some epochs that follow each other; an element, or a row, for each.
+
+    rows   the versions of the columns
+    at     the first position of a cut that leaves the state
+    until  the last one
+    ways   how many subsets of writes lead to it
+    """
+
+    columns: Columns
+    rows: Rows
+    at: Ids
+    until: Ids
+    ways: NDArray[np.float64]
+    _tree: "Tree" = field(repr=False)
+    _numbers: Ids = field(repr=False)  # in the tree
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def cut(self, state: int) -> Cut:
+        """Return the cut that leaves `state`."""
+        return self._tree.cut(int(self._numbers[state]))
+
+
+class _Born(NamedTuple):
+    """States as they arise, an element or a row for each."""
+
+    rows: Rows
+    hashes: Hashes
+    at: Ids
+    until: Ids  # -1 while it is not known
+    ways: NDArray[np.float64]
+    parent: Ids  # the state that it arose from, -1 for the first one of an epoch
+    write: Ids  # the write that came on top of the parent
+    survives: Flags  # whether it survived
+    torn: Ids  # the number of the subset of its sectors that did, -1 for all
+    kept: Ids  # how many writes of the epoch survive
+
+
+class Tree:
+    """The states of a few epochs. After `grow` the counts are there: ways covered, possible ones, different states."""
+
+    def __init__(
+        self, plan: Plan, window: Sequence[SectorWrite], base: MemoryFile, *, at: int, rng: np.random.Generator
+    ) -> None:
+        self.enumerated = self.possible = self.distinct = 0
+        self._plan, self._window, self._rng = plan, window, rng
+        self._writes = [write for write in window if write.entry.sort is not Sort.FLUSH]
+        self._tears = plan.persistence is Persistence.SECTOR_TORN
+        self._columns = columns_of(self._writes, base, fill=plan.fill, torn=self._tears)
+        width, versions = self._columns.width, self._columns.versions_max
+        self._keys = rng.integers(0, 1 << 64, size=(width, versions), dtype=np.uint64)
+        self._all = _first(np.zeros((1, width), dtype=np.uint16), np.zeros(1, dtype=np.uint64), at)
+        self._lost_sectors: list[tuple[int, ...]] = []  # by number of a subset of sectors
+        self._roots: dict[int, int] = {}  # by the first state of an epoch: the index of the epoch's first write
+        self._start_epoch(0, place=0)
+
+    def grow(self, *, until: int) -> States:
+        """Go through the writes and flushes; the last epoch lasts until the position `until`."""
+        place = 0
+        for write in self._window:
+            if write.entry.sort is not Sort.FLUSH:
+                self._step(place, write)
+                place += 1
+            elif self._plan.flushes:
+                self._end_epoch(write.entry.number)
+                full = slice(self._full, self._full + 1)
+                durable = _first(self._all.rows[full], self._all.hashes[full], write.entry.number + 1)
+                self._start_epoch(int(self._add(durable)[0]), place=place)
+        self._end_epoch(until)
+        born = self._all
+        here = np.flatnonzero(born.until >= 0)
+        return States(self._columns, born.rows[here], born.at[here], born.until[here], born.ways[here], self, here)
+
+    def cut(self, state: int) -> Cut:
+        """Return the cut that leaves `state`."""
+        born, at = self._all, int(self._all.at[state])
+        kept: set[int] = set()
+        torn: list[Torn] = []
+        while state not in self._roots:
+            place = int(born.write[state])
+            if born.survives[state]:
+                kept.add(place)
+            if born.torn[state] >= 0:
+                torn.append(Torn(self._writes[place].entry.number, self._lost_sectors[int(born.torn[state])]))
+            state = int(born.parent[state])
+        first = self._roots[state]
+        numbers = [self._writes[place].entry.number for place in range(first, len(self._writes)) if place not in kept]
+        dropped = tuple(number for number in numbers if number < at)
+        return Cut(self._plan.device, at, dropped, tuple(reversed(torn)), self._plan.fill)
+
+    # --- epochs -----------------------------------------------------------------------------------
+    def _start_epoch(self, first: int, *, place: int) -> None:
+        self._roots[first] = self._place = place
+        self._root = self._full = first  # in the latter everything survived
+        self._epoch = self._alive = _ids(first)  # all states of the epoch, and those that writes can still land on
+        self._ways, self._ways_over = 1, 0  # that lead to those that are alive, and to the others
+        self._complete = True
+
+    def _end_epoch(self, until: int) -> None:
+        born, epoch = self._all, self._epoch
+        born.until[epoch[born.until[epoch] < 0]] = until
+        possible = self._ways + self._ways_over
+        self.possible += possible
+        self.enumerated += possible if self._complete else min(int(born.ways[epoch].sum()), possible - 1)
+        firsts = np.unique(born.hashes[epoch], return_index=True)[1]
+        born.until[np.delete(epoch, firsts)] = -1  # the same as an earlier one
+        self.distinct += len(firsts)
+
+    def _add(self, born: _Born) -> Ids:
+        """Append states and return their numbers."""
+        first = len(self._all.at)
+        pairs: Iterable[tuple[Any, Any]] = zip(self._all, born, strict=True)
+        self._all = _Born._make(np.concatenate(pair) for pair in pairs)
+        return np.arange(first, len(self._all.at), dtype=np.int64)
+
+    # --- one write --------------------------------------------------------------------------------
+    def _step(self, place: int, write: SectorWrite) -> None:
+        """Let a write survive on top of the states that it may land on, be lost, or be torn."""
+        columns, candidates = self._columns, self._candidates(place)
+        parents = self._some(candidates, self._plan.bound - len(self._epoch))
+        if self._tears and not write.entry.fua:
+            self._tear(place, parents, columns.survives[place])
+        known = self._epoch if not columns.lost else self._epoch[:0]
+        results = self._merge(self._landed(parents, place, columns.survives[place]), known=known)
+        self._full = int(results[parents == self._full][0])
+        if columns.lost:  # what is lost changes something as well, so no state goes on as it is
+            filled = self._landed(parents, place, columns.lost[place], survives=False)
+            self._go_on_with(np.union1d(results, self._merge(filled, known=results)), until=write.entry.number)
+            self._ways_over, self._ways = self._ways_over + self._ways, self._ways * 2
+        elif write.entry.fua and self._plan.flushes:
+            self._go_on_with(np.unique(results), until=write.entry.number)
+            self._ways_over += self._ways
+        else:
+            self._alive = np.union1d(self._alive, results)
+            if self._plan.persistence in _ALL_SUBSETS:
+                self._ways *= 2
+            else:
+                self._ways_over += int(self._all.ways[candidates].sum())
+
+    def _candidates(self, place: int) -> Ids:
+        """Return the states that a write may land on."""
+        dropped_max = _DROPPED_MAX.get(self._plan.persistence)
+        if dropped_max is not None:
+            return self._alive[place - self._place - self._all.kept[self._alive] <= dropped_max]
+        if self._plan.persistence is Persistence.PREFIX:
+            return _ids(self._full)
+        if self._plan.persistence is Persistence.ONE_KEPT:
+            return np.union1d(_ids(self._root), _ids(self._full))
+        return self._alive
+
+    def _some(self, states: Ids, room: int) -> Ids:
+        """Return `states`, or where there is no room for so many some of them, the full one always."""
+        if len(states) <= max(room, _CARRIED_MIN):
+            return states
+        self._complete = False
+        chosen = self._rng.choice(states, size=max(room // 4, _CARRIED_MIN), replace=False)
+        return np.union1d(chosen, _ids(self._full))
+
+    def _landed(self, parents: Ids, place: int, effect: Effect, *, survives: bool = True) -> _Born:
+        """Return what becomes of `parents` when a write has this effect on each."""
+        born, number = self._all, self._writes[place].entry.number
+        rows, ones = born.rows[parents], np.ones(len(parents), dtype=np.int64)
+        old = rows[:, effect.columns]
+        keys = self._keys[effect.columns]
+        columns = np.arange(len(effect.columns))
+        change = (keys[columns, effect.versions][None, :] - keys[columns, old]).sum(axis=1, dtype=np.uint64)
+        rows[:, effect.columns] = effect.versions
+        hashes = born.hashes[parents] + change + self._lengthen(rows, place)
+        return _Born(
+            rows, hashes, ones * (number + 1), -ones, born.ways[parents], parents, ones * place,
+            np.full(len(parents), survives), -ones, born.kept[parents] + survives,
+        )  # fmt: skip
+
+    def _lengthen(self, rows: Rows, place: int) -> Hashes:
+        """Set the length of the file after a write in `rows`, and return by how much their hashes change."""
+        old = rows[:, -1].copy()
+        rows[:, -1] = self._columns.length_after[place][old]
+        keys: Hashes = self._keys[-1]
+        change: Hashes = keys[rows[:, -1]] - keys[old]
+        return change
+
+    def _tear(self, place: int, parents: Ids, effect: Effect) -> None:
+        """Let some of the sectors of a write survive: all proper subsets of those that change anything, or some."""
+        count = len(effect.columns)
+        if count < 2:
+            return
+        subsets = self._subsets(count)
+        chosen = self._some_torn(parents, complete=len(subsets) == 2**count - 2)
+        self._ways_over += int(self._all.ways[parents].sum()) * (2**count - 2)
+        whole = self._landed(np.repeat(chosen, len(subsets)), place, effect)
+        kept = np.tile(subsets, (len(chosen), 1))
+        old = self._all.rows[whole.parent][:, effect.columns]
+        if self._columns.lost:  # the same columns as where it survives
+            old = np.broadcast_to(self._columns.lost[place].versions, old.shape)
+        keys, columns = self._keys[effect.columns], np.arange(count)
+        undone = np.where(kept, np.uint64(0), keys[columns, old] - keys[columns, effect.versions][None, :])
+        whole.rows[:, effect.columns] = np.where(kept, effect.versions, old)
+        first = len(self._lost_sectors)
+        self._lost_sectors += [
+            tuple(where for where, here in zip(effect.places, row, strict=True) if not here) for row in subsets.tolist()
+        ]
+        torn = np.tile(np.arange(first, len(self._lost_sectors), dtype=np.int64), len(chosen))
+        hashes = whole.hashes + undone.sum(axis=1, dtype=np.uint64)
+        self._merge(whole._replace(hashes=hashes, torn=torn), known=self._epoch)
+
+    def _some_torn(self, parents: Ids, *, complete: bool) -> Ids:
+        if complete and len(parents) <= _TORN_PARENTS_MAX:
+            return parents
+        self._complete = False
+        if len(parents) <= _TORN_PARENTS_MAX:
+            return parents
+        return np.union1d(self._rng.choice(parents, size=_TORN_PARENTS_MAX - 1, replace=False), _ids(self._full))
+
+    def _subsets(self, count: int) -> Flags:
+        """Return which of `count` sectors survive, in a row each: all proper subsets, or runs and some drawn ones."""
+        if 2**count - 2 <= _TORN_SUBSETS_MAX:
+            numbers: Ids = np.arange(1, 2**count - 1, dtype=np.int64)
+            bits: Ids = numbers[:, None] >> np.arange(count, dtype=np.int64)
+            survive: Flags = (bits & 1) == 1
+            return survive
+        firsts = np.tri(count, dtype=np.bool_)[: count - 1]
+        if len(firsts) > _TORN_SUBSETS_MAX // 4:
+            firsts = firsts[np.linspace(0, count - 2, _TORN_SUBSETS_MAX // 4).astype(np.intp)]
+        drawn = self._rng.random((_TORN_SUBSETS_MAX - 2 * len(firsts), count)) < 0.5
+        drawn = drawn[drawn.any(axis=1) & ~drawn.all(axis=1)]
+        return np.unique(np.concatenate((firsts, ~firsts, drawn)), axis=0)
+
+    def _merge(self, born: _Born, *, known: Ids) -> Ids:
+        """Return the state that each of `born` became: an equal one that is `known`, or one that is added.
+
+        Of equal ones that with the most survivors is added.
+        """
+        order = np.argsort(-born.kept, kind="stable")
+        known = np.unique(known)
+        hashes = np.concatenate((self._all.hashes[known], born.hashes[order]))
+        _, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        fresh = firsts >= len(known)
+        states = np.zeros(len(firsts), dtype=np.int64)
+        states[~fresh] = known[firsts[~fresh]]
+        chosen = order[firsts[fresh] - len(known)]
+        added = self._add(_Born._make(part[chosen] for part in born)._replace(ways=np.zeros(len(chosen))))
+        states[fresh] = added
+        self._epoch = np.concatenate((self._epoch, added))
+        results = np.empty(len(order), dtype=np.int64)
+        results[order] = states[inverse[len(known) :]]
+        all_ways = self._all.ways
+        np.add.at(all_ways, results, born.ways)
+        np.minimum(all_ways, _WAYS_MAX, out=all_ways)
+        np.maximum.at(self._all.kept, results, born.kept)
+        return results
+
+    def _go_on_with(self, states: Ids, *, until: int) -> None:
+        """Let writes land on `states` alone from now on; the others can not be left after position `until`."""
+        over = np.setdiff1d(self._alive, states)
+        self._all.until[over] = until
+        self._alive = states
+
+
+def _ids(number: int) -> Ids:
+    return np.array([number], dtype=np.int64)
+
+
+def _first(rows: Rows, hashes: Hashes, at: int) -> _Born:
+    """Return the state that an epoch begins with."""
+    return _Born(
+        rows, hashes, _ids(at), _ids(-1), np.ones(1), _ids(-1), _ids(-1), np.ones(1, dtype=np.bool_), _ids(-1), _ids(0)
+    )

@@ -1,0 +1,220 @@
+"""What a power cut may leave of each device: pure, and without a word about any format (DESIGN.md section 5).
+
+A medium keeps what was flushed and any part of what came later. So of the active layer each sector holds what it held
+at the last flush, or anything that was written there since. Snapshots are more than that: create, goto and delete that
+have returned are durable by themselves, and the one that is at work when the power goes has happened or has not.
+
+An operation on a group changes one device after the other. `course` gives the stages that it goes through; a cut
+leaves all devices in one and the same of them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from snapcheck.model.device import Content, Device, Image, Outcome, Snapshot, World
+from snapcheck.model.errno import Errno
+from snapcheck.model.facts import members
+from snapcheck.model.history import Observation
+from snapcheck.model.match import Difference, state_differences
+from snapcheck.model.operations import AllDelete, AllGoto, Flush, Goto, LoadVm, Operation, SaveVm, Transaction
+from snapcheck.model.setup import Kind
+from snapcheck.model.step import step
+
+_ANYTHING: Final = bytes(range(256))  # where nothing is promised of a sector
+_MAKES_EXACT: Final = (Flush, Goto, AllGoto, LoadVm)  # after these the active layer is what it is said to be
+JUDGED: Final = frozenset({Kind.DRIVER, Kind.RAW_OVER, Kind.FILTER_OVER})  # those that keep an image of the driver
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What a device may hold after a cut: these snapshots, one of these sizes, and of these tags one in each sector.
+
+    `sizes` are in sectors, ascending; `content` has the tags that each sector may hold, without those of VM state, of
+    which nothing is promised but what a snapshot keeps.
+    """
+
+    snapshots: tuple[Snapshot, ...]
+    sizes: tuple[int, ...]
+    content: tuple[bytes, ...]
+
+    def images(self) -> Iterator[Image]:
+        """Yield what this may look like: an image for each size."""
+        for size in self.sizes:
+            here = self.content[:size]
+            tags = bytes(each[0] for each in here)
+            maybe = tuple((sector, each[1:]) for sector, each in enumerate(here) if len(each) > 1)
+            yield Image(size, Content(tags, maybe), None, self.snapshots)
+
+
+Survivors = Mapping[str, Remains]
+
+
+def exactly(device: Device) -> Remains:
+    """Return what is left of a device all of which is on its medium."""
+    image = device.image
+    assert image is not None, "a drive without a medium is not judged"
+    return Remains(image.snapshots, (image.sectors,), tuple(_possible(image)))
+
+
+def _possible(image: Image) -> Iterator[bytes]:
+    tags, maybe = image.content.tags, dict(image.content.maybe)
+    for sector in range(image.sectors):
+        if sector < len(tags):
+            yield _each_once(tags[sector : sector + 1] + maybe.get(sector, b""))
+        else:
+            yield _ANYTHING
+
+
+def _each_once(tags: bytes) -> bytes:
+    return tags if len(tags) == 1 else bytes(dict.fromkeys(tags))
+
+
+def widened(remains: Remains, device: Device) -> Remains:
+    """Return what may be left once `device` is what the driver says, and nothing of that was flushed.
+
+    Its snapshots are there nevertheless.
+    """
+    new = exactly(device)
+    if new == remains:
+        return remains
+    longest = max(len(remains.content), len(new.content))
+    content = tuple(_both(remains.content, new.content, sector) for sector in range(longest))
+    return Remains(new.snapshots, tuple(sorted({*remains.sizes, *new.sizes})), content)
+
+
+def _both(old: Sequence[bytes], new: Sequence[bytes], sector: int) -> bytes:
+    before = old[sector] if sector < len(old) else b""
+    after = new[sector] if sector < len(new) else b""
+    return before if before == after else _each_once(before + after)
+
+
+# --- how an operation comes about -----------------------------------------------------------------
+class Change(NamedTuple):
+    """What an operation makes of one device; `exact`: what is on the medium then is all of it."""
+
+    device: str
+    after: Device
+    exact: bool = False
+
+
+def changes_of(world: World, operation: Operation) -> tuple[Change, ...]:
+    """Return the changes that `operation` makes in the state `world`, one device after the other.
+
+    savevm drops the old snapshot everywhere before it takes the new one anywhere; a transaction that fails takes
+    back what it created, the last one first.
+    """
+    outcome = _outcome(world, operation)
+    if isinstance(operation, SaveVm) and operation.name is not None and outcome.devices:
+        dropped = _changes(world, AllDelete(operation.name))
+        return (*dropped, *_changes(_after(world, dropped), operation))
+    if isinstance(operation, Transaction) and not _succeeded(outcome):
+        return _tried_and_undone(world, operation)
+    return _changes(world, operation)
+
+
+def _outcome(world: World, operation: Operation) -> Outcome:
+    return step(world, operation, ())[0]
+
+
+def _succeeded(outcome: Outcome) -> bool:
+    return outcome.expected.errnos is not None and Errno.OK in outcome.expected.errnos
+
+
+def _changes(world: World, operation: Operation) -> tuple[Change, ...]:
+    outcome = _outcome(world, operation)
+    done = isinstance(operation, _MAKES_EXACT)
+    changes: list[Change] = []
+    for name in members(operation, world):
+        states = outcome.devices.get(name)
+        device = world.devices[name] if states is None else states[0].state
+        if states is not None or (done and _succeeded(outcome)):
+            changes.append(Change(name, device, exact=done))
+    return tuple(changes)
+
+
+def _after(world: World, changes: Sequence[Change]) -> World:
+    return World({**world.devices, **{change.device: change.after for change in changes}}, world.semantics)
+
+
+def _tried_and_undone(world: World, operation: Transaction) -> tuple[Change, ...]:
+    for length in range(len(operation.actions) - 1, 0, -1):
+        shorter = Transaction(
+            operation.actions[:length], operation.date_sec, operation.date_nsec, operation.vm_clock_nsec
+        )
+        if _succeeded(_outcome(world, shorter)):
+            made = _changes(world, shorter)
+            return (*made, *(Change(change.device, world.devices[change.device]) for change in reversed(made)))
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The stages of an operation: what each device may hold, before it, after each of its changes, and at last.
+
+    Once the operation has returned only the last stage is left. `changing` are the devices that it changes.
+    """
+
+    stages: tuple[Survivors, ...]
+    changing: frozenset[str]
+
+    @property
+    def last(self) -> int:
+        """The number of the last stage."""
+        return len(self.stages) - 1
+
+
+def begin(world: World) -> Survivors:
+    """Return what may be left of the devices of a history that begins, all of which is on their media."""
+    return {
+        name: exactly(device)
+        for name, device in world.devices.items()
+        if device.image is not None and device.spec.kind in JUDGED
+    }
+
+
+def course(remains: Survivors, world: World, operation: Operation) -> Course:
+    """Return the stages of `operation`, which begins in the state `world` with `remains` on the media."""
+    stages: list[Survivors] = [remains]
+    changing: set[str] = set()
+    for change in changes_of(world, operation):
+        now = stages[-1]
+        if change.device in now:
+            before = now[change.device]
+            after = exactly(change.after) if change.exact else widened(before, change.after)
+            if after != before:
+                stages.append({**now, change.device: after})
+                changing.add(change.device)
+    return Course(tuple(stages), frozenset(changing))
+
+
+# --- what was seen --------------------------------------------------------------------------------
+def stages_that_fit(stages: Course, device: Device, seen: Observation) -> frozenset[int]:
+    """Return the stages in which `device` may be what was seen of it."""
+    alike: dict[int, bool] = {}  # the same remains are in several stages
+    fitting: set[int] = set()
+    for number, stage in enumerate(stages.stages):
+        remains = stage[device.spec.name]
+        if id(remains) not in alike:
+            alike[id(remains)] = not differences(remains, device, seen)
+        if alike[id(remains)]:
+            fitting.add(number)
+    return frozenset(fitting)
+
+
+def differences(remains: Remains, device: Device, seen: Observation) -> tuple[Difference, ...]:
+    """Return where `seen` is not what may remain; none when it is. Of several sizes the nearest one counts."""
+    found = [state_differences(_holding(device, image), seen, struck=False) for image in remains.images()]
+    return min(found, key=len)
+
+
+def _holding(device: Device, image: Image) -> Device:
+    return Device(device.spec, image)
+
+
+def as_seen(remains: Remains, device: Device, seen: Observation) -> Device:
+    """Return the device as it is after a cut: what may remain, decided by what was seen, which must fit it."""
+    view = seen.memory
+    assert view.sectors is not None, "what fits could be read"
+    assert view.content is not None, "what fits could be read"
+    return _holding(device, Image(view.sectors, Content(view.content), None, remains.snapshots))

@@ -1,0 +1,223 @@
+"""The states of a power cut: each is what its cut leaves, none is missing, none is there twice."""
+
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+from random import Random
+
+import pytest
+from snapcheck.fault_injection.crash.cuts import Persistence, filling, image_of
+from snapcheck.fault_injection.crash.states import Funnel, states_of
+from snapcheck.fault_injection.crash.tree import States
+from snapcheck.fault_injection.write_log import Entry, LoggedFile, Sort, WriteLog
+from snapcheck.impl.blockfile import MemoryFile
+from snapcheck.model.power_cut import Cut, Fill, Torn
+
+SECTOR = 512
+
+
+def content(file: MemoryFile) -> bytes:
+    return file.pread(0, file.size())
+
+
+def as_rows(states: States) -> list[bytes]:
+    """Return what the disks hold according to the columns alone."""
+    found: list[bytes] = []
+    versions: list[list[int]] = states.rows.tolist()
+    for row in versions:
+        image = states.columns.base.clone()
+        for column, version in zip(states.columns.columns, row, strict=False):
+            for sector, data in zip(column.sectors, column.contents[version], strict=True):
+                image.pwrite(sector * SECTOR, data)
+        image.truncate(states.columns.lengths[row[-1]])
+        found.append(content(image))
+    return found
+
+
+def enumerated(
+    log: WriteLog, base: MemoryFile, persistence: Persistence, *,
+    fill: Fill = Fill.OLD, since: int = 0, bound: int = 1 << 15, seed: int = 0,
+) -> tuple[set[bytes], Funnel]:  # fmt: skip
+    """Return the different disks, after looking that each is what its cut leaves, and that none is there twice."""
+    funnel, disks = Funnel(), set[bytes]()
+    for states in states_of(
+        log, base, device="d0", persistence=persistence, funnel=funnel, fill=fill, since=since, bound=bound, seed=seed
+    ):
+        rows = as_rows(states)
+        cuts = [states.cut(number) for number in range(len(states))]
+        assert rows == [content(image_of(base, log, cut)) for cut in cuts]
+        assert all(cut.at == at <= until for cut, at, until in zip(cuts, states.at, states.until, strict=True))
+        versions: list[list[int]] = states.rows.tolist()
+        epochs = {(until, *row) for until, row in zip(states.until.tolist(), versions, strict=True)}
+        assert len(epochs) == len(rows)
+        disks |= set(rows)
+    return disks, funnel
+
+
+def epochs_of(log: WriteLog) -> Iterator[list[Entry]]:
+    epoch: list[Entry] = []
+    for entry in log.entries:
+        if entry.sort is Sort.FLUSH:
+            yield epoch
+            epoch = []
+        else:
+            epoch.append(entry)
+    yield epoch
+
+
+def by_brute_force(log: WriteLog, base: MemoryFile, fill: Fill = Fill.OLD) -> set[bytes]:
+    """Return the disks that every subset of every epoch leaves, one by one."""
+    disks: set[bytes] = set()
+    for epoch in epochs_of(log):
+        numbers = [entry.number for entry in epoch]
+        first = epoch[0].number if epoch else log.position
+        for length in range(len(epoch) + 1):
+            at = numbers[length - 1] + 1 if length else first
+            for count in range(length + 1):
+                for dropped in combinations(numbers[:length], count):
+                    disks.add(content(image_of(base, log, Cut("d0", at, dropped, fill=fill))))
+    return disks
+
+
+def a_log(seed: int, *, writes: int = 9) -> tuple[MemoryFile, WriteLog]:
+    """Return a small disk and a log with overlapping writes, parts of sectors, discards, truncates and flushes."""
+    rng, log = Random(seed), WriteLog()  # noqa: S311  # a seed, so that it is the same log each time
+    base = MemoryFile("d0", rng.randbytes(6 * SECTOR))
+    file = LoggedFile(log, base.clone(), "d0")
+    for _ in range(writes):
+        offset, length = rng.randrange(0, 7 * SECTOR), rng.choice((12, SECTOR, 2 * SECTOR, 3 * SECTOR))
+        match rng.randrange(12):
+            case 0:
+                file.discard(offset, length)
+            case 1:
+                file.truncate(offset)
+            case 2:
+                file.flush()
+            case _:
+                offset = offset if length == 12 else offset // SECTOR * SECTOR
+                file.pwrite(offset, bytes([rng.choice((0, 1, 2))]) * length)
+    return base, log
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_epoch_leaves_exactly_what_its_subsets_leave(seed: int) -> None:
+    base, log = a_log(seed)
+    disks, funnel = enumerated(log, base, Persistence.EPOCH)
+    assert disks == by_brute_force(log, base)
+    assert funnel.enumerated == funnel.possible == sum(2 ** len(epoch) for epoch in epochs_of(log))
+    assert funnel.exhaustive
+
+
+@pytest.mark.parametrize("fill", [Fill.ZERO, Fill.GARBAGE])
+@pytest.mark.parametrize("seed", range(4))
+def test_lost_sectors_hold_what_the_medium_puts_there(seed: int, fill: Fill) -> None:
+    base, log = a_log(seed)
+    disks, _ = enumerated(log, base, Persistence.EPOCH, fill=fill)
+    assert disks == by_brute_force(log, base, fill)
+
+
+def test_a_lost_write_leaves_old_zero_or_garbage() -> None:
+    log = WriteLog()
+    base = MemoryFile("d0", b"o" * SECTOR)
+    LoggedFile(log, base.clone(), "d0").pwrite(0, b"n" * SECTOR)
+    left = {fill: content(image_of(base, log, Cut("d0", 1, (0,), fill=fill))) for fill in Fill}
+    assert left == {Fill.OLD: b"o" * SECTOR, Fill.ZERO: bytes(SECTOR), Fill.GARBAGE: filling(Fill.GARBAGE, 0)}
+
+
+def test_without_barriers_flushes_keep_nothing() -> None:
+    base, log = a_log(3)
+    flushed = WriteLog([entry for entry in log.entries if entry.sort is not Sort.FLUSH])
+    disks, _ = enumerated(log, base, Persistence.NO_BARRIERS)
+    assert disks == by_brute_force(flushed, base)
+
+
+def three_writes() -> tuple[MemoryFile, WriteLog]:
+    log = WriteLog()
+    base = MemoryFile("d0", bytes(3 * SECTOR))
+    file = LoggedFile(log, base.clone(), "d0")
+    for place, letter in enumerate(b"abc"):
+        file.pwrite(place * SECTOR, bytes([letter]) * SECTOR)
+    return base, log
+
+
+def letters(disks: Iterable[bytes]) -> list[str]:
+    return sorted(
+        "".join(chr(disk[place]) if disk[place] else "-" for place in range(0, len(disk), SECTOR)) for disk in disks
+    )
+
+
+@pytest.mark.parametrize(
+    ("persistence", "left"),
+    [
+        (Persistence.PREFIX, ["---", "a--", "ab-", "abc"]),
+        (Persistence.ONE_DROPPED, ["---", "-b-", "-bc", "a--", "a-c", "ab-", "abc"]),
+        (Persistence.ONE_KEPT, ["---", "--c", "-b-", "a--", "ab-", "abc"]),
+        (Persistence.TWO_DROPPED, ["---", "--c", "-b-", "-bc", "a--", "a-c", "ab-", "abc"]),
+    ],
+)
+def test_cheap_plans_leave_a_part_of_the_epoch(persistence: Persistence, left: list[str]) -> None:
+    base, log = three_writes()
+    disks, funnel = enumerated(log, base, persistence)
+    assert letters(disks) == left
+    assert funnel.exhaustive
+
+
+def test_a_torn_write_leaves_any_of_its_sectors() -> None:
+    log = WriteLog()
+    base = MemoryFile("d0", bytes(3 * SECTOR))
+    file = LoggedFile(log, base.clone(), "d0")
+    file.pwrite(2 * SECTOR, b"c" * SECTOR)
+    file.pwrite(0, b"a" * SECTOR + b"b" * SECTOR)
+    disks, funnel = enumerated(log, base, Persistence.SECTOR_TORN)
+    assert letters(disks) == ["---", "--c", "-b-", "-bc", "a--", "a-c", "ab-", "abc"]
+    assert funnel.exhaustive
+
+
+def test_a_wide_torn_write_is_sampled_and_says_so() -> None:
+    log = WriteLog()
+    base = MemoryFile("d0", bytes(40 * SECTOR))
+    LoggedFile(log, base.clone(), "d0").pwrite(0, b"a" * 40 * SECTOR)
+    disks, funnel = enumerated(log, base, Persistence.SECTOR_TORN)
+    assert 40 < len(disks) < 100
+    assert not funnel.exhaustive
+    assert funnel.possible == 2**40
+
+
+def test_too_many_states_are_sampled_and_the_share_is_told() -> None:
+    log = WriteLog()
+    base = MemoryFile("d0", bytes(20 * SECTOR))
+    file = LoggedFile(log, base.clone(), "d0")
+    for place in range(14):
+        file.pwrite(place * SECTOR, b"a" * SECTOR)
+    disks, funnel = enumerated(log, base, Persistence.EPOCH, bound=500, seed=1)
+    again, _ = enumerated(log, base, Persistence.EPOCH, bound=500, seed=1)
+    other, _ = enumerated(log, base, Persistence.EPOCH, bound=500, seed=2)
+    assert disks == again != other
+    assert 250 < len(disks) < 1000
+    assert funnel.possible == 2**14
+    assert funnel.enumerated == len(disks)
+    assert 0 < funnel.fraction < 0.1
+
+
+def test_a_write_with_fua_is_there_whatever_comes_later() -> None:
+    base, log = three_writes()
+    log.entries[1] = Entry(1, "d0", None, Sort.WRITE, SECTOR, SECTOR, b"b" * SECTOR, fua=True)
+    disks, funnel = enumerated(log, base, Persistence.EPOCH)
+    assert letters(disks) == ["---", "-b-", "-bc", "a--", "ab-", "abc"]
+    assert funnel.enumerated == funnel.possible == 6
+
+
+def test_epochs_that_ended_before_are_left_out() -> None:
+    base, log = three_writes()
+    log.add("d0", Sort.FLUSH)
+    log.add("d0", Sort.WRITE, 0, SECTOR, data=b"x" * SECTOR)
+    disks, _ = enumerated(log, base, Persistence.EPOCH, since=4)
+    assert letters(disks) == ["abc", "xbc"]
+
+
+def test_a_torn_write_is_told_by_the_sectors_that_were_lost() -> None:
+    log = WriteLog()
+    base = MemoryFile("d0", bytes(2 * SECTOR))
+    LoggedFile(log, base.clone(), "d0").pwrite(0, b"a" * 2 * SECTOR)
+    states = next(states_of(log, base, device="d0", persistence=Persistence.SECTOR_TORN, funnel=Funnel()))
+    torn = {states.cut(number).torn for number in range(len(states))}
+    assert torn == {(), (Torn(0, (0,)),), (Torn(0, (1,)),)}
