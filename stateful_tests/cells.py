@@ -4,7 +4,7 @@ A step reaches one cell for each fault that a device met, or, where none was met
 What a damaged device does is not predicted, so it counts nowhere. `coverage.py` says which cells there are.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -109,14 +109,15 @@ def parts_of(cell: str) -> tuple[str, ...]:
     return tuple(cell.split(" x "))
 
 
-def reached_by(step: Step, struck: Sequence[FaultMet], walk: Sequence[str], before: World) -> Iterator[str]:
-    """Yield the cells that a step reached from the state `before`; `struck` are the faults that it met."""
-    operation = step.operation
-    if struck:
-        places = dict.fromkeys((root_of(met.device), fault_word(step.faults[met.fault])) for met in struck)
-    else:
-        places = dict.fromkeys((device, NO_FAULT) for device in walk)
-    for name, word in places:
+def reached_by(step: Step, struck: Sequence[FaultMet], walk: Sequence[str], before: World) -> list[str]:
+    """Return the cells that a step reached from the state `before`; `struck` are the faults that it met."""
+    operation, reached = step.operation, list[str]()
+    for name, word in _places(step, struck) if struck else [(device, NO_FAULT) for device in walk]:
         device, role = before.devices.get(name), role_of(operation, name, walk)
         if device is not None and role is not None and not device.damaged:
-            yield cell(kind_of(operation), word, role, state_class(device))
+            reached.append(cell(kind_of(operation), word, role, state_class(device)))
+    return reached
+
+
+def _places(step: Step, struck: Sequence[FaultMet]) -> Iterable[tuple[str, str]]:
+    return dict.fromkeys((root_of(met.device), fault_word(step.faults[met.fault])) for met in struck)

@@ -1,5 +1,6 @@
 """What a phase keeps of the histories that it made: counts of everything, events of violations and of a sample."""
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
@@ -21,6 +22,7 @@ from snapcheck.stateful_tests.work import Control, Tick
 SAMPLE: Final = 2  # passing histories kept of each unit
 TELL_SECONDS: Final = 0.2
 SAME_KIND_MAX: Final = 3  # failures kept of one kind; the shortest of them is worth shrinking most
+_COLLECT_AFTER: Final = 70_000  # objects more than before
 _NO_CELLS: Final[Mapping[str, int]] = {}
 
 
@@ -151,11 +153,26 @@ class Gatherer:
 @contextmanager
 def gathering(unit: Unit, control: Control) -> Generator[Gatherer]:
     """Lend a gatherer for a unit, with its journal if it has one; the answer knows then how long it took."""
-    if unit.journal is None:
-        gatherer = Gatherer(unit, control)
-        yield gatherer
-    else:
-        with Journal(Path(unit.journal)) as journal:
-            gatherer = Gatherer(unit, control, journal)
+    with rare_collections():
+        if unit.journal is None:
+            gatherer = Gatherer(unit, control)
             yield gatherer
+        else:
+            with Journal(Path(unit.journal)) as journal:
+                gatherer = Gatherer(unit, control, journal)
+                yield gatherer
     gatherer.answer.seconds = gatherer.seconds
+
+
+@contextmanager
+def rare_collections() -> Generator[None]:
+    """Look for garbage in cycles a hundred times less often: histories are large, and hardly anything has cycles.
+
+    With the interpreter's own thresholds a quarter of a walk's time goes into looking through histories that live.
+    """
+    former = gc.get_threshold()
+    gc.set_threshold(_COLLECT_AFTER, *former[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*former)

@@ -25,7 +25,7 @@ from snapcheck.model.operations import (
 from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Semantics, Setup
 from snapcheck.stateful_tests.phases import walk
 from snapcheck.stateful_tests.replay import Ran, breaks, run_again
-from snapcheck.stateful_tests.seeded_bugs import CATALOGUE, SeededBug
+from snapcheck.stateful_tests.seeded_bugs import CANARY, SeededBug
 from snapcheck.stateful_tests.session import Care
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
 from snapcheck.stateful_tests.units import Failure, Unit
@@ -147,7 +147,7 @@ def test_an_interrupted_shrinking_gives_the_best_so_far_and_goes_on_from_there_l
 
 def test_a_warning_of_the_law_on_the_way_does_not_end_a_history_too_early() -> None:
     skipped = Step(DelVm("old"), (CallFault("d1", "find"),))  # W-08: a warning of nobody-skipped
-    driver = f"{BUGS}.group:id_or_name"
+    driver = f"{BUGS}.generic:id_or_name"
     history = noisy(skipped, Step(AllDelete("7")))
     ran = run_again(find_target(driver), history, care=Care.USUAL, telling=breaks(None))
     assert ran.evidence[0].law is Law.NOBODY_SKIPPED
@@ -182,13 +182,13 @@ def failures_of_a_walk(bug: SeededBug) -> list[Failure]:
 def test_nine_in_ten_failures_of_long_walks_end_at_six_operations_and_two_faults_at_most() -> None:
     sizes: list[tuple[str, int, int]] = []
     before: list[int] = []
-    for bug in CATALOGUE:
+    for bug in CANARY:
         for failure in failures_of_a_walk(bug)[:4]:
             done = shrink(find_target(bug.driver), failure.history, failure.evidence, seconds=10)
             steps = done.history.steps
             sizes.append((bug.name, len(steps), sum(len(step.faults) for step in steps)))
             before.append(len(failure.history.steps))
-    assert len({name for name, _, _ in sizes}) > len(CATALOGUE) / 2  # some bugs are rare in a walk
+    assert len({name for name, _, _ in sizes}) > len(CANARY) / 2  # some bugs are rare in a walk
     assert max(before) > 60
     small = [operations <= OPERATIONS_MAX and faults <= FAULTS_MAX for _, operations, faults in sizes]
     assert sum(small) >= 0.9 * len(small), sizes
