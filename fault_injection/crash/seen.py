@@ -4,6 +4,7 @@
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -86,8 +87,11 @@ def check_of(disk: MemoryFile) -> Check:
 
 def seen(state: State, check: Check) -> Seen:
     """Return what an open image shows."""
-    active = held(state)
-    held_by = [held(state, entry) for entry in state.snapshot_table.entries]
+    return shown(state, held(state), [held(state, entry) for entry in state.snapshot_table.entries], check)
+
+
+def shown(state: State, active: Held, others: Sequence[Held], check: Check) -> Seen:
+    """Return what an open image shows, of which it is known what the active state and the snapshots hold."""
     return Seen(
         view=View(
             tuple(snapshots.listed(state)), _sectors(state.header.size), active.content,
@@ -95,9 +99,9 @@ def seen(state: State, check: Check) -> Seen:
         ),
         contents=tuple(
             SnapshotContent(each.content, _sectors(entry.disk_size), each.vmstate, each.error)
-            for each, entry in zip(held_by, state.snapshot_table.entries, strict=True)
+            for each, entry in zip(others, state.snapshot_table.entries, strict=True)
         ),
-        digests=(active.digest, *(each.digest for each in held_by)),
+        digests=(active.digest, *(each.digest for each in others)),
         check=check,
     )  # fmt: skip
 
@@ -118,7 +122,7 @@ def held(state: State, entry: SnapshotEntry | None = None) -> Held:
         return Held(error=error.errno.name)
     finally:
         tables.l1, tables.l1_offset = active
-    digest = hashlib.blake2b(raw + vmstate, digest_size=8).hexdigest()
+    digest = hashlib.sha256(raw + vmstate).hexdigest()[:16]
     tags = tags_of(raw.ljust(_sectors(size) * SECTOR, b"\0"))
     return Held(digest, tags, vmstate or None)
 

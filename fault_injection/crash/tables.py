@@ -1,0 +1,257 @@
+"""Refcounts, references and COPIED bits of many crash states at once.
+
+All states here open alike (front.py), so the L1 tables, the places of the L2 tables and of the refcount blocks, and
+the length of the file are the same. What differs is what L2 tables and refcount blocks hold: a few versions of each.
+What a version says of each cluster is worked out once. The verdict on a cluster depends on few tables: on the block
+that counts it, and on the L2 tables that may refer to it. Clusters that depend on the same tables are judged together,
+once for each combination of versions that there is, and states look their verdicts up.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from snapcheck.fault_injection.crash.columns import Rows
+from snapcheck.fault_injection.crash.front import Front
+from snapcheck.fault_injection.crash.overlay import NeedsPlainError
+from snapcheck.fault_injection.crash.trees import Flags, any_of_row, l2_rows, trees_of
+from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
+from snapcheck.impl.qcow2.host import Codec, Words, decoded
+from snapcheck.impl.qcow2.layout import ImageError, ceil_div
+from snapcheck.impl.qcow2.state import State
+
+_CELLS_MAX: Final = 1 << 24  # versions of tables times clusters of the file
+_COUNT_MAX: Final = np.uint64(1 << 62)
+_REFERENCES, _DATA, _COPIED, _UNCOPIED, _COUNTS = range(5)  # what is known of a cluster
+
+
+class Verdicts(NamedTuple):
+    """By state whether there is any of it."""
+
+    corrupt: Flags
+    leaks: Flags
+    copied_missing: Flags
+
+    def of(self, place: int) -> tuple[int, int, int]:
+        """Return it for one state, 0 or 1 of each."""
+        return int(self.corrupt[place]), int(self.leaks[place]), int(self.copied_missing[place])
+
+
+class _Factor(NamedTuple):
+    """A table with several versions.
+
+    by_state  which one each state has
+    adds      by what is known of a cluster: by version and cluster, how much it differs from the first version
+    """
+
+    by_state: Numbers
+    adds: dict[int, Numbers]
+
+
+class FrontTables:
+    """The tables of the states of one front; `rows` are the states. `NeedsPlainError` when none can be judged here."""
+
+    def __init__(self, front: Front, rows: Rows, clusters: Clusters) -> None:
+        assert front.state is not None
+        self._front, self._state, self._header = front, front.state, front.state.header
+        self._size = ceil_div(self._state.host.file.size(), self._header.cluster_bytes)  # of the file, in clusters
+        self.trees = trees_of(front, clusters=self._size)
+        self._blocks, blocks_wrong = _blocks(self._state, self._size)
+        self._wrong = any(self.trees.wrong) or blocks_wrong or _snapshots_wrong(self._state, self._size)
+        self._l2_versions = [clusters.versions(table, rows) for table in self.trees.tables.tolist()]
+        self._block_versions = [clusters.versions(block, rows) for block in self._blocks.values()]
+        self.l2 = l2_rows(self._l2_versions, self._state, clusters=self._size)
+        self.data_clusters: Numbers = np.unique(self.l2.entries.clusters)
+
+    @property
+    def read_clusters(self) -> Sequence[int]:
+        """Return every cluster that is read after opening: L2 tables, refcount blocks and data."""
+        return [*self.trees.tables.tolist(), *self._blocks.values(), *self.data_clusters.tolist()]
+
+    def row_of(self, table: int, states: Numbers) -> Numbers:
+        """Return which row of the L2 tables holds what `table` is in each of `states`."""
+        by_state, first = self._l2_versions[table].by_state, self.l2.first[table]
+        return np.full(len(states), first) if by_state is None else by_state[states] + first
+
+    # --- the verdicts -----------------------------------------------------------------------------
+    def verdicts(self, states: Numbers) -> Verdicts:
+        """Return what is wrong with each of `states`."""
+        known, tables = self._known_of_all()
+        counts, leaks = self._counts(states)
+        known[_COUNTS] = counts.known
+        factors = [*self._l2_factors(known, states), *counts.factors]
+        found = Verdicts(np.full(len(states), self._wrong), leaks, np.zeros(len(states), dtype=np.bool_))
+        for table in np.unique(self.l2.table[self.l2.wrong]).tolist():
+            np.logical_or(found.corrupt, self.l2.wrong[self.row_of(table, states)], out=found.corrupt)
+        for numbers, here in _alike(factors, self._size):
+            chosen = [factors[number] for number in numbers]
+            firsts, by_state = _combinations(chosen, len(states))
+            wrong = _judged([part[here] for part in known], tables[here], chosen, firsts, here)
+            for whole, some in zip(found, wrong, strict=True):
+                np.logical_or(whole, some[by_state], out=whole)
+        return found
+
+    def _known_of_all(self) -> tuple[list[Numbers], Numbers]:
+        """Return what is known of each cluster without L2 tables and blocks, and how many tables lie there."""
+        header, bits, trees = self._header, self._header.cluster_bits, self.trees
+        known = [np.zeros(self._size, dtype=np.int64) for _ in range(5)]
+        tables = np.zeros(self._size, dtype=np.int64)
+        for offset, length in _ranges(self._state, self._front.l1_tables):
+            first = offset >> bits
+            here = slice(first, first + ceil_div(length, header.cluster_bytes))
+            known[_REFERENCES][here] += 1
+            tables[here] += 1
+        for places, times in ((np.array([*self._blocks.values()], dtype=np.int64), 1), (trees.tables, trees.times)):
+            known[_REFERENCES][places] += times
+            tables[places] += 1
+        known[_COPIED][trees.tables] += trees.copied
+        known[_UNCOPIED][trees.tables] += trees.uncopied
+        return known, tables
+
+    def _l2_factors(self, known: list[Numbers], states: Numbers) -> Iterator[_Factor]:
+        """Add to what is `known` what L2 tables say in their first versions, and yield how others differ."""
+        entries, trees, size = self.l2.entries, self.trees, self._size
+        table = self.l2.table[entries.rows]
+        active = trees.active[table]
+        weights: dict[int, Numbers] = {
+            _REFERENCES: trees.times[table], _DATA: np.ones_like(table),
+            _COPIED: (active & entries.copied).astype(np.int64),
+            _UNCOPIED: (active & entries.uncopied).astype(np.int64),
+        }  # fmt: skip
+        several = np.array([each.by_state is not None for each in self._l2_versions], dtype=np.bool_)
+        fixed = ~several[table]
+        for number, weight in weights.items():
+            known[number] += _summed(entries.clusters[fixed], weight[fixed], size)
+        for place in np.flatnonzero(several).tolist():
+            by_state, first = self._l2_versions[place].by_state, int(self.l2.first[place])
+            count, here = len(self._l2_versions[place].contents), table == place
+            cells = (entries.rows[here] - first) * size + entries.clusters[here]
+            adds: dict[int, Numbers] = {}
+            for number, weight in weights.items():
+                sums = _summed(cells, weight[here], count * size).reshape(count, size)
+                known[number] += sums[0]
+                adds[number] = sums - sums[0]
+            assert by_state is not None
+            yield _Factor(by_state[states], adds)
+
+    def _counts(self, states: Numbers) -> "tuple[_Counts, Flags]":
+        """Return the refcounts, and for each of `states` whether anything behind the end of the file is counted."""
+        codec = Codec(1 << self._header.refcount_order)
+        entries = self._header.cluster_bytes * 8 // codec.bits
+        counts = _Counts(np.zeros(self._size, dtype=np.int64), [])
+        leaks = np.zeros(len(states), dtype=np.bool_)
+        for index, versions in zip(self._blocks, self._block_versions, strict=True):
+            raw = b"".join(versions.contents)
+            block = np.minimum(codec.array(raw).astype(np.uint64), _COUNT_MAX).astype(np.int64).reshape(-1, entries)
+            first = index * entries
+            inside = max(0, min(self._size - first, entries))
+            behind = any_of_row(block[:, inside:] > 0)
+            counts.known[first : first + inside] = block[0, :inside]
+            if versions.by_state is None:
+                leaks |= behind[0]
+                continue
+            by_state = versions.by_state[states]
+            leaks |= behind[by_state]
+            wide = np.zeros((len(block), self._size), dtype=np.int64)
+            wide[:, first : first + inside] = block[:, :inside] - block[0, :inside]
+            counts.factors.append(_Factor(by_state, {_COUNTS: wide}))
+        return counts, leaks
+
+
+class _Counts(NamedTuple):
+    known: Numbers  # refcounts in the first versions of all blocks
+    factors: list[_Factor]
+
+
+def _snapshots_wrong(state: State, clusters: int) -> bool:
+    """Tell whether the snapshot table is not as it should be."""
+    header, table = state.header, state.snapshot_table
+    room = (clusters << header.cluster_bits) // 8 - header.l1_size
+    if sum(entry.l1_size for entry in table.entries) > room:
+        raise NeedsPlainError  # there the check gives up
+    try:
+        for index, entry in enumerate(table.entries):
+            entry.require_in_order(index, header)
+    except ImageError:
+        return True
+    return bool(table.entries) and header.snapshots_offset + table.length > clusters << header.cluster_bits
+
+
+def _ranges(state: State, l1_tables: "Sequence[Words | None]") -> Iterator[tuple[int, int]]:
+    """Yield offset and length of every table that opening finds; where an L1 table can not be there is None."""
+    header, table = state.header, state.snapshot_table
+    yield 0, header.header_length
+    yield header.refcount_table_offset, header.refcount_table_clusters << header.cluster_bits
+    yield header.l1_offset, header.l1_size * 8
+    if table.entries:
+        yield header.snapshots_offset, table.length
+    for entry, l1 in zip(table.entries, l1_tables[1:], strict=True):
+        if l1 is not None:
+            yield entry.l1_offset, entry.l1_size * 8
+
+
+def _blocks(state: State, clusters: int) -> tuple[dict[int, int], bool]:
+    """Return by index the cluster of each refcount block, and whether there is one that can not be where it is said."""
+    header = state.header
+    length = header.refcount_table_clusters << header.cluster_bits
+    table = decoded(state.host.read(header.refcount_table_offset, length, "refcount-table"))
+    blocks: dict[int, int] = {}
+    wrong, known = False, set[int]()
+    for index, offset in enumerate(table):
+        cluster = offset >> header.cluster_bits
+        if not offset:
+            continue
+        if offset & (header.cluster_bytes - 1) or cluster >= clusters or cluster in known:
+            wrong = True
+        else:
+            blocks[index] = cluster
+            known.add(cluster)
+    return blocks, wrong
+
+
+def _summed(cells: Numbers, weights: Numbers, size: int) -> Numbers:
+    if size > _CELLS_MAX:
+        raise NeedsPlainError
+    return np.bincount(cells, weights=weights, minlength=size).astype(np.int64)
+
+
+def _alike(factors: Sequence[_Factor], clusters: int) -> Iterator[tuple[tuple[int, ...], Numbers]]:
+    """Yield clusters that depend on the same factors: which these are, and the clusters."""
+    if not factors:
+        yield (), np.arange(clusters, dtype=np.int64)
+        return
+    depends = np.zeros((len(factors), clusters), dtype=np.bool_)
+    for number, factor in enumerate(factors):
+        for part in factor.adds.values():
+            depends[number] |= part.any(axis=0)
+    packed = np.ascontiguousarray(np.packbits(depends, axis=0).T)
+    keys = packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
+    _, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    ends = np.cumsum(np.bincount(inverse))
+    for place, first in enumerate(firsts.tolist()):
+        here = order[ends[place - 1] if place else 0 : ends[place]]
+        yield tuple(np.flatnonzero(depends[:, first]).tolist()), here
+
+
+def _combinations(factors: Sequence[_Factor], states: int) -> tuple[Numbers, Numbers]:
+    """Return a state for each combination of versions, and by state which combination it has."""
+    if not factors:
+        return np.zeros(1, dtype=np.int64), np.zeros(states, dtype=np.int64)
+    return distinct([factor.by_state for factor in factors])
+
+
+def _judged(
+    known: Sequence[Numbers], tables: Numbers, factors: Sequence[_Factor], states: Numbers, here: Numbers
+) -> Verdicts:
+    """Judge the clusters `here`, of which so much is known, in each of `states`."""
+    parts = [np.broadcast_to(part, (len(states), len(here))) for part in known]
+    for factor in factors:
+        versions = factor.by_state[states]
+        for number, adds in factor.adds.items():
+            parts[number] = parts[number] + adds[:, here][versions]
+    references, data, copied, uncopied, counts = parts
+    overlap = (tables > 1) | ((tables > 0) & (data > 0))
+    corrupt = (counts < references) | overlap | ((copied > 0) & (references != 1))
+    missing = (uncopied > 0) & (counts == 1)
+    return Verdicts(any_of_row(corrupt), any_of_row(counts > references), any_of_row(missing))

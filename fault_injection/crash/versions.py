@@ -1,0 +1,85 @@
+"""Clusters and their versions: what each may hold in some states, and which state holds what."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from snapcheck.fault_injection.crash.columns import Rows
+from snapcheck.fault_injection.crash.overlay import Places
+from snapcheck.model.content import SECTOR
+
+Numbers = NDArray[np.int64]
+
+
+def distinct(columns: Sequence[NDArray[np.integer]]) -> tuple[Numbers, Numbers]:
+    """Return the first place of each different combination of numbers, and by place which of them it is.
+
+    Each of `columns` has a small number, not below 0, for each place.
+    """
+    key = columns[0].astype(np.int64)
+    span = int(key.max(initial=0)) + 1
+    for column in columns[1:]:
+        size = int(column.max(initial=0)) + 1
+        if span > (1 << 62) // size:  # too many to count on: number those that there are
+            key = np.unique(key, return_inverse=True)[1].astype(np.int64)
+            span = int(key.max(initial=0)) + 1
+        key, span = key * size + column, span * size
+    _, firsts, inverse = np.unique(key, return_index=True, return_inverse=True)
+    return firsts.astype(np.int64), inverse.astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What one cluster may hold: `contents`, and by state which of them it does hold."""
+
+    contents: tuple[bytes, ...]
+    by_state: Numbers | None  # None where all states hold the same
+
+
+class Clusters:
+    """The clusters of the disks of some states, for clusters of one size. Contents are made once."""
+
+    def __init__(self, places: Places, cluster_bits: int) -> None:
+        self._places = places
+        self._bits = cluster_bits
+        self._columns = places.by_cluster(cluster_bits)
+        self._known: dict[tuple[int, tuple[int, ...]], bytes] = {}
+
+    def columns(self, clusters: Iterable[int]) -> list[int]:
+        """Return the columns that have a part in any of `clusters`."""
+        found: dict[int, None] = {}
+        for cluster in clusters:
+            found |= dict.fromkeys(self._columns.get(cluster, ()))
+        return list(found)
+
+    def changes(self, cluster: int) -> bool:
+        """Tell whether the cluster may hold different things in different states."""
+        return cluster in self._columns
+
+    def versions(self, cluster: int, rows: Rows) -> Versions:
+        """Return what `cluster` holds in the states of `rows`."""
+        columns = self._columns.get(cluster, ())
+        if not columns:
+            return Versions((self.content(cluster, ()),), None)
+        firsts, by_state = distinct([rows[:, column] for column in columns])
+        contents = tuple(self.content(cluster, tuple(row)) for row in rows[firsts][:, list(columns)].tolist())
+        return Versions(contents, by_state if len(contents) > 1 else None)
+
+    def content(self, cluster: int, versions: tuple[int, ...]) -> bytes:
+        """Return what a cluster holds when its columns have these versions."""
+        key = (cluster, versions)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._made(cluster, versions)
+        return known
+
+    def _made(self, cluster: int, versions: tuple[int, ...]) -> bytes:
+        size, offset = 1 << self._bits, cluster << self._bits
+        columns = self._places.columns
+        raw = bytearray(columns.base.pread(offset, size))
+        by_column = dict(zip(self._columns.get(cluster, ()), versions, strict=True))
+        for sector, (number, place) in self._places.within(offset, size) if by_column else ():
+            start = sector * SECTOR - offset
+            raw[start : start + SECTOR] = columns.columns[number].contents[by_column[number]][place]
+        return bytes(raw)
