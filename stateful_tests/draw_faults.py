@@ -98,7 +98,7 @@ def _short(sectors: int) -> Callable[[Errno], Effect]:
 
 _ERRORS: Final = weighted(
     (6, _Blow("write", Fails)), (6, _Blow("any", Fails)), (2, _Blow("read", Fails)), (4, _Blow("flush", Fails)),
-    (1, _Blow("discard", Fails)), (1, _Blow("truncate", Fails)),
+    (3, _Blow("discard", Fails)), (5, _Blow("truncate", Fails)),
     (2, _Blow("write", LandsButFails)), (1, _Blow("flush", LandsButFails)), (1, _Blow("any", LandsButFails)),
     *((1, _Blow("write", _short(sectors))) for sectors in (0, 1, 2, 3)),
     (2, _Blow("any", Fails(Errno.ENOMEDIUM), 0)),  # the medium vanishes
