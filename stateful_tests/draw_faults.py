@@ -137,7 +137,7 @@ _BLOWS: Final[Mapping[type[Operation], Mapping[str, tuple[_Blow, ...]]]] = {
 
 # How a step is hit, one word for each fault. The first entry is where shrinking ends.
 _GROUP_SHAPES: Final = weighted(
-    (14, ()), (32, ("call",)), (43, ("error",)), (4, ("call", "call")), (2, ("call", "error")), (1, ("error", "error")),
+    (5, ()), (53, ("call",)), (31, ("error",)), (4, ("call", "call")), (2, ("call", "error")), (1, ("error", "error")),
     (2, ("damage",)), (1, ("delay",)),
 )  # fmt: skip
 _SNAPSHOT_SHAPES: Final = weighted(

@@ -7,7 +7,7 @@ import pytest
 from snapcheck.impl.checked import Failure as Refusal
 from snapcheck.impl.generic import Node
 from snapcheck.impl.perform import Parts
-from snapcheck.impl.targets import find_target
+from snapcheck.impl.targets import Target, find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CallFault, Fails, Fault, IoFault, LandsButFails
 from snapcheck.model.history import Io, Step
@@ -215,6 +215,10 @@ class _NoBusyChild(Node):
 NO_BUSY_CHILD = in_layers("a busy child goes back", Parts(node=_NoBusyChild))
 
 
+def no_busy_child(_name: str) -> Target:
+    return NO_BUSY_CHILD
+
+
 def found_in(phase: ModuleType, *, histories: int) -> bool:
     """Tell whether a phase finds the bug, in some shard."""
     units = (
@@ -232,13 +236,13 @@ def test_the_sweep_finds_a_goto_that_overlooks_the_bitmaps_of_a_child(monkeypatc
         points = starting_points(**asked)  # type: ignore[arg-type]  # passed on as it came
         return tuple(point for point in points if AddBitmap in map(type, point.before))
 
-    monkeypatch.setattr(sweep, "find_target", lambda _name: NO_BUSY_CHILD)
+    monkeypatch.setattr(sweep, "find_target", no_busy_child)
     monkeypatch.setattr(sweep, "starting_points", with_bitmaps)
     assert found_in(sweep, histories=40)
 
 
 def test_the_walk_finds_a_goto_that_overlooks_the_bitmaps_of_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walk, "find_target", lambda _name: NO_BUSY_CHILD)
+    monkeypatch.setattr(walk, "find_target", no_busy_child)
     assert found_in(walk, histories=4)
 
 
