@@ -112,7 +112,8 @@ def run(
     devices: Annotated[int, typer.Option(metavar="N", help="Devices of a group, 1 to 8.")] = 3,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same histories.")] = 0,
     jobs: Annotated[int | None, typer.Option(metavar="N", help="Processes; all cores by default.")] = None,
-    semantics: Annotated[Semantics, typer.Option(help="Whose behaviour is right.")] = Semantics.CLASSIC,
+    semantics: Annotated[Semantics | None, typer.Option(help="Whose behaviour is right; classic by default.")] = None,
+    qemu: Annotated[Path | None, typer.Option(metavar="DIR", help="Where QEMU's programs are; else PATH.")] = None,
     known: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Known, accepted divergences.")] = None,
     shrink_seconds: Annotated[float, typer.Option(metavar="N", help="For one violation; 0: do not shrink.")] = 10.0,
     corpus: Annotated[Path | None, typer.Option(metavar="DIR", help="Failures to replay first, and to keep.")] = None,
@@ -120,20 +121,45 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The verdict and what is wrong, no more.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar, no lines in between.")] = False,
-    findings: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    findings: Annotated[Path | None, typer.Option(metavar="DIR", help="A page of each violation.")] = None,
 ) -> int:
     """Verify a driver: all phases, one report."""
-    if findings:
-        raise CallError("--findings is not built yet; leave it out")
-    from snapcheck.cli.run import RunCall, run_command
+    from snapcheck.cli.run import RunCall, run_command, use_qemu
 
+    use_qemu(qemu)
     call = RunCall(
         driver=driver, phases=phases, profile=profile, seconds=seconds, histories=histories, devices=devices,
         seed=seed, jobs=jobs, semantics=semantics, known=known, corpus=corpus, resume=resume, out=out, quiet=quiet,
-        shrink_seconds=shrink_seconds,
-        progress=not (quiet or no_progress),
+        shrink_seconds=shrink_seconds, findings=findings, progress=not (quiet or no_progress),
     )  # fmt: skip
     return run_command(call)
+
+
+@app.command()
+def explore(
+    *,
+    devices: Annotated[int, typer.Option(metavar="N", help="Devices of the group, 1 to 8.")] = 2,
+    names: Annotated[int, typer.Option(metavar="N", help="Names that snapshots can have.")] = 2,
+    values: Annotated[int, typer.Option(metavar="N", help="Values that a device can hold.")] = 2,
+    snapshots: Annotated[int, typer.Option(metavar="N", help="Snapshots on one device at most.")] = 2,
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="One device may have a name twice.")] = False,
+    against: Annotated[str | None, typer.Option(metavar="DRIVER", help="Drive this driver through all of it.")] = None,
+    semantics: Annotated[Semantics, typer.Option(help="Whose behaviour is right.")] = Semantics.CLASSIC,
+    out: Out = REPORT_FOLDER,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The verdict and what is wrong, no more.")] = False,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar, no lines in between.")] = False,
+) -> int:
+    """Explore the model: every state, every transition.
+
+    With --against, a driver is driven through all of it.
+    """
+    from snapcheck.cli.explore import ExploreCall, explore_command
+
+    call = ExploreCall(
+        devices=devices, names=names, values=values, snapshots=snapshots, duplicates=duplicates, against=against,
+        semantics=semantics, out=out, quiet=quiet, progress=not (quiet or no_progress),
+    )  # fmt: skip
+    return explore_command(call)
 
 
 @app.command()
@@ -216,7 +242,7 @@ def _not_built(context: typer.Context) -> int:
     raise CallError(f"{context.command_path} is not built yet; what there is: snapcheck --help")
 
 
-for _name in ("explore", "crash", "bugs"):
+for _name in ("crash", "bugs"):
     app.command(
         _name,
         hidden=True,

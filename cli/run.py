@@ -9,25 +9,25 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
 
 from snapcheck.cli import resume
 from snapcheck.cli.errors import UNKNOWN, CallError
 from snapcheck.cli.progress import RunListener, listener_for
 from snapcheck.cli.summary import tell
 from snapcheck.cli.targets import target_of
+from snapcheck.impl.targets import WHERE_QEMU, Target
+from snapcheck.model.scope import Scope
 from snapcheck.model.setup import Semantics
+from snapcheck.reports import findings, known
 from snapcheck.reports import folder as report_folder
-from snapcheck.reports import known
 from snapcheck.reports.jsonl import HistoryError
 from snapcheck.reports.known import Accepted, KnownError
 from snapcheck.reports.verdict import EXIT_STATUS, Coverage, RunResult, Verdict
 from snapcheck.stateful_tests import corpus
 from snapcheck.stateful_tests.corpus import Corpus
 from snapcheck.stateful_tests.run import DEVICES_MAX, PHASES, Finished, RunOptions, run_driver
+from snapcheck.stateful_tests.shrink import SECONDS_DEFAULT
 from snapcheck.stateful_tests.units import Profile
-
-PHASES_PLANNED: Final = ("images", "sweep", "tour", "walk", "stateful", "crash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,20 +42,32 @@ class RunCall:
     devices: int
     seed: int
     jobs: int | None
-    semantics: Semantics
+    semantics: Semantics | None
     known: Path | None
     corpus: Path | None
     resume: bool
     out: Path
     quiet: bool
     progress: bool
-    shrink_seconds: float
+    shrink_seconds: float = SECONDS_DEFAULT
+    findings: Path | None = None
+    scope: Scope | None = None  # of the tour, from snapcheck explore --against
+
+
+def use_qemu(where: Path | None) -> None:
+    """Take QEMU's programs from there, also in processes that are started later."""
+    if where is None:
+        return
+    _require(where.exists(), f"--qemu {where}: there is no such folder or program")
+    os.environ[WHERE_QEMU] = str(where.absolute())
 
 
 def run_command(call: RunCall) -> int:
     """Verify the driver, write the report, say how it went, and return the exit status."""
     options = options_of(call)
     target = target_of(call.driver)
+    call = replace(call, semantics=semantics_of(call, target))
+    options = replace(options, semantics=call.semantics or Semantics.CLASSIC)
     options = replace(options, journals=_begin(call, options))
     try:
         with _listening(call) as listener, terminable():
@@ -68,6 +80,7 @@ def run_command(call: RunCall) -> int:
         resume.forget(call.out)
     _require_a_start(finished.result)
     tell(finished.result, call.out, quiet=call.quiet)
+    _write_findings(call, finished.result)
     return EXIT_STATUS[finished.result.verdict]
 
 
@@ -108,9 +121,10 @@ def options_of(call: RunCall) -> RunOptions:
     )
     return RunOptions(
         phases=phases_of(call.phases), profile=_profile_of(call.profile), seconds=call.seconds,
-        histories=call.histories, devices=call.devices, seed=call.seed, semantics=call.semantics,
+        histories=call.histories, devices=call.devices, seed=call.seed,
         jobs=cores() if call.jobs is None else call.jobs,
-        known=_known_of(call.known), corpus=_corpus_of(call.corpus), shrink_seconds=call.shrink_seconds,
+        known=_known_of(call.known), corpus=_corpus_of(call.corpus), scope=call.scope,
+        shrink_seconds=call.shrink_seconds,
     )  # fmt: skip
 
 
@@ -125,17 +139,23 @@ def _require(holds: bool, text: str) -> None:  # noqa: FBT001  # reads like an a
 
 
 def phases_of(text: str | None) -> tuple[str, ...]:
-    """Return the phases that `text` lists, each once; all that are built when it is None."""
+    """Return the phases that `text` lists, each once; all of them when it is None."""
     if text is None:
         return PHASES
     names = [name.strip() for name in text.split(",") if name.strip()]
     there_is = f"there is: {', '.join(PHASES)}"
     _require(bool(names), f"--phases names no phase; {there_is}")
     for name in names:
-        planned = name in PHASES_PLANNED
-        what = f"phase {name} is not built yet" if planned else f"{name!a} is no phase"
-        _require(name in PHASES, f"--phases: {what}; {there_is}")
+        _require(name in PHASES, f"--phases: {name!a} is no phase; {there_is}")
     return tuple(dict.fromkeys(names))
+
+
+def semantics_of(call: RunCall, target: Target) -> Semantics:
+    """Return the profile to judge by: what was asked for, or that of the driver."""
+    asked, only = call.semantics, target.semantics
+    if only is not None and asked not in {None, only}:
+        raise CallError(f"--semantics {asked}: {target.name} is judged by {only}; leave --semantics out")
+    return asked or only or Semantics.CLASSIC
 
 
 def _profile_of(text: str) -> Profile:
@@ -167,12 +187,13 @@ def _begin(call: RunCall, options: RunOptions) -> Path:
         "version": version("snapcheck"), "driver": call.driver, "semantics": options.semantics.value,
         "seed": options.seed, "devices": options.devices, "profile": options.profile.value,
         "phases": list(options.phases), "histories": options.histories,
+        "scope": None if options.scope is None else options.scope.words,
     }  # fmt: skip
     try:
         journals = resume.begin(call.out, same, resume=call.resume)
         report_folder.begin(call.out, _nothing_known(call, "the run did not come to its end"))
     except OSError as error:
-        raise _unwritable(call.out, error) from None
+        raise unwritable(call.out, error) from None
     return journals
 
 
@@ -180,10 +201,22 @@ def _write(call: RunCall, finished: Finished) -> None:
     try:
         report_folder.write(call.out, finished.result, sample=finished.sample)
     except OSError as error:
-        raise _unwritable(call.out, error, status=UNKNOWN) from None
+        raise unwritable(call.out, error, status=UNKNOWN) from None
 
 
-def _unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
+def _write_findings(call: RunCall, result: RunResult) -> None:
+    if call.findings is None:
+        return
+    try:
+        findings.write(call.findings, result)
+    except OSError as error:
+        why = error.strerror or str(error)
+        text = f"--findings {call.findings}: can not write there: {why}; name another folder"
+        raise CallError(text, status=UNKNOWN) from None
+
+
+def unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
+    """Return what to say when a report can not be written."""
     why = error.strerror or str(error)
     return CallError(f"--out {folder}: can not write the report there: {why}; name another folder", status=status)
 
@@ -191,7 +224,8 @@ def _unwritable(folder: Path, error: OSError, *, status: int = 2) -> CallError:
 def _nothing_known(call: RunCall, note: str) -> RunResult:
     """Return the result of a run that can say nothing of the driver."""
     return RunResult(
-        version=version("snapcheck"), verdict=Verdict.UNKNOWN, driver=call.driver, semantics=call.semantics.value,
+        version=version("snapcheck"), verdict=Verdict.UNKNOWN, driver=call.driver,
+        semantics=(call.semantics or Semantics.CLASSIC).value,
         seed=call.seed, devices=call.devices, seconds=0.0, phases=(), laws=(), coverage=Coverage(0, 0),
         violations=(), notes=(note,),
     )  # fmt: skip

@@ -13,6 +13,9 @@ from snapcheck.model.law_names import Severity
 from snapcheck.reports import culprit
 from snapcheck.reports.folder import PAGE
 from snapcheck.reports.verdict import Coverage, LawReport, PhaseReport, RunResult, Verdict, ViolationReport
+from snapcheck.reports.words import cut_words
+from snapcheck.stateful_tests import exploring
+from snapcheck.stateful_tests.phases import tour
 
 VIOLATIONS_MAX: Final = 10
 WIDTH_MAX: Final = 100
@@ -23,10 +26,14 @@ COLOURS: Final = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.UNKNOW
 
 def tell(result: RunResult, folder: Path, *, quiet: bool) -> None:
     """Print how the run went. `quiet` leaves the verdict and what is wrong."""
-    width = min(WIDTH_MAX, shutil.get_terminal_size().columns)
     say(headline(result), colour=COLOURS[result.verdict], bold=True)
-    for line in lines(result, folder, width=width, quiet=quiet):
+    for line in lines(result, folder, width=width(), quiet=quiet):
         say(line)
+
+
+def width() -> int:
+    """Return how wide a line may be."""
+    return min(WIDTH_MAX, shutil.get_terminal_size().columns)
 
 
 def headline(result: RunResult) -> str:
@@ -41,20 +48,20 @@ def headline(result: RunResult) -> str:
 def lines(result: RunResult, folder: Path, *, width: int, quiet: bool = False) -> Iterator[str]:
     """Yield what stands below the headline, wrapped at `width`."""
     for note in result.notes:
-        yield from _labelled("note", note, width)
+        yield from labelled("note", note, width)
     if not quiet:
         for phase in result.phases:
-            yield from _labelled(phase.name, _phase_words(phase), width)
-        yield from _labelled("laws", _law_words(result), width)
+            yield from labelled(phase.name, _phase_words(phase), width)
+        yield from labelled("laws", _law_words(result), width)
         if result.coverage.cells:
-            yield from _labelled("coverage", _coverage_words(result.coverage), width)
+            yield from labelled("coverage", _coverage_words(result.coverage), width)
     groups = by_cause(result.violations)
     told = groups[:VIOLATIONS_MAX]
     for group in filter(_group_counts, told):
         yield ""
         yield from _violation_lines(group[0], folder, width)
         if len(group) > 1:
-            yield from _labelled("also", _also_words(group), width, indent=2)
+            yield from labelled("also", _also_words(group), width, indent=2)
     if any(map(_group_counts, told)):
         yield ""
     for group in told:
@@ -64,7 +71,7 @@ def lines(result: RunResult, folder: Path, *, width: int, quiet: bool = False) -
     if left_out:
         yield f"and {left_out} more violations in the report"
     if not quiet or groups:
-        yield from _labelled("report", str(folder / PAGE), width, whole_words=True)
+        yield from labelled("report", str(folder / PAGE), width, whole_words=True)
 
 
 def by_cause(violations: Sequence[ViolationReport]) -> list[list[ViolationReport]]:
@@ -88,7 +95,7 @@ def _also_words(group: Sequence[ViolationReport]) -> str:
     return f"{', '.join(others)}; most likely one cause"
 
 
-def _labelled(label: str, text: str, width: int, *, indent: int = 0, whole_words: bool = False) -> list[str]:
+def labelled(label: str, text: str, width: int, *, indent: int = 0, whole_words: bool = False) -> list[str]:
     """Return `text` behind its label, in lines of `width`; `whole_words` keeps together what is to be copied."""
     start = f"{' ' * indent}{label:<{LABEL}} "
     return textwrap.wrap(
@@ -98,10 +105,33 @@ def _labelled(label: str, text: str, width: int, *, indent: int = 0, whole_words
 
 
 def _phase_words(phase: PhaseReport) -> str:
+    if phase.name == exploring.NAME:
+        return _explored_words(phase)
     rate = f" ({phase.steps / phase.seconds:,.0f} steps/s)" if phase.seconds else ""
     done = "" if phase.complete else ", not complete"
     scope = f"; {phase.scope}" if phase.scope else ""
-    return f"{phase.histories:,} histories, {phase.steps:,} steps in {phase.seconds:.1f} s{rate}{done}{scope}"
+    steps = f"{phase.histories:,} histories, {phase.steps:,} steps in {phase.seconds:.1f} s"
+    return f"{steps}{rate}{_taken(phase)}{done}{scope}"
+
+
+def _explored_words(phase: PhaseReport) -> str:
+    """Return what an exploration saw; one that did not come to its end says so in a note."""
+    counts = phase.counts
+    rate = f" ({phase.steps / phase.seconds / 1e6:,.0f} million/s)" if phase.steps > 1e7 and phase.seconds else ""
+    return (
+        f"{counts[exploring.STATES]:,} states, up to {counts[exploring.DEPTH]} moves from the start, "
+        f"{counts[exploring.TRANSITIONS]:,} transitions in {phase.seconds:.2f} s{rate}; {phase.scope}; "
+        f"{counts[exploring.LEAVING]:,} transitions more lead out of this scope"
+    )
+
+
+def _taken(phase: PhaseReport) -> str:
+    """Return how many transitions a tour took, and how many of them disagreed with the model."""
+    counts = phase.counts
+    if tour.IN_SCOPE not in counts:
+        return ""
+    taken, there_are = counts[tour.TAKEN], counts[tour.IN_SCOPE]
+    return f", {taken:,} of {there_are:,} transitions taken, {counts[tour.DISAGREEING] or 'none':} disagreeing"
 
 
 def _coverage_words(coverage: Coverage) -> str:
@@ -141,19 +171,24 @@ def _brief(group: Sequence[ViolationReport], width: int) -> Iterator[str]:
 
 def _violation_lines(violation: ViolationReport, folder: Path, width: int) -> Iterator[str]:
     yield from textwrap.wrap(printable(violation_line(violation)), width, subsequent_indent="  ")
-    for label, text in (("model", violation.expected), ("driver", violation.actual)):
+    cut = violation.history.cut if violation.history is not None else None
+    shown = cut_words(cut) if cut is not None else ""
+    for label, text in (("cut", shown), ("model", violation.expected), ("driver", violation.actual)):
         if text:
-            yield from _labelled(label, text, width, indent=2)
+            yield from labelled(label, text, width, indent=2)
+    for line in violation.evidence if violation.phase == exploring.NAME else ():
+        label, _, text = line.partition(": ")
+        yield from labelled(label, text, width, indent=2)
     named = culprit.of_violation(violation)
     if named is not None and not named.agrees:
-        yield from _labelled(
+        yield from labelled(
             "named", f"{named.named}, and should have been {named.deserved}: {named.why}", width, indent=2
         )
     steps = f"{violation.operations} operation{'' if violation.operations == 1 else 's'}"
     faults = f"{violation.faults} fault{'' if violation.faults == 1 else 's'}"
     longer = "" if violation.shrunk else "; --shrink makes it shorter"
     words = f"{_replay_words(violation, folder)}  ({steps}, {faults}{longer})"
-    yield from _labelled("replay", words, width, indent=2, whole_words=True)
+    yield from labelled("replay", words, width, indent=2, whole_words=True)
 
 
 def _replay_words(violation: ViolationReport, folder: Path) -> str:

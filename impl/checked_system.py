@@ -74,6 +74,8 @@ def guarded(name: str, factory: Factory) -> Factory:
     def build(disks: Sequence[BlockFile], *, semantics: str, recorder: Recorder) -> System:
         try:
             system = factory(disks, semantics=semantics, recorder=recorder)
+        except StartError:
+            raise
         except (Exception, SystemExit) as error:
             raise StartError(f"{name} can not start: it raised {in_words(error)}") from error
         missing = [method for method in _METHODS if not callable(getattr(system, method, None))]

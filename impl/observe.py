@@ -39,7 +39,8 @@ class Looker:
         disk = self._reopened(device)
         if disk.snapshots is None or device.bottom.driver is None:
             return Observation(device.name, level, memory, disk, check=_checked(device))
-        contents = _contents(device, disk.snapshots, open_driver)
+        able = device.bottom.driver.capabilities
+        contents = contents_of(device.disk, disk.snapshots, open_driver, able)
         return Observation(device.name, level, memory, disk, contents, _checked(device))
 
     def _reopened(self, device: Device) -> View:
@@ -150,17 +151,18 @@ def _checked(device: Device) -> Check | None:
         if driver.capabilities.check:
             check = driver.check()
             return None if isinstance(check, Failure) else check
-        return _inspected(device) if driver.capabilities.format == "qcow2" else None
+        return inspected(device.disk.clone()) if driver.capabilities.format == "qcow2" else None
     except CrashError as crash:
         return Check(corruptions=1, messages=(str(crash),))
 
 
-def _inspected(device: Device) -> Check | None:
+def inspected(disk: BlockFile) -> Check:
+    """Return what our own checker says of the qcow2 image on `disk`, which it only reads."""
     from snapcheck.impl.qcow2.check import inspect  # noqa: PLC0415  # numpy tables that most drivers do not need
     from snapcheck.impl.qcow2.layout import ImageError  # noqa: PLC0415
 
     try:
-        return inspect(device.disk.clone()).as_check()
+        return inspect(disk).as_check()
     except ImageError as error:
         return Check(corruptions=1, messages=(str(error),))
 
@@ -169,17 +171,18 @@ def _inspected(device: Device) -> Check | None:
 Selector = tuple[str | None, str | None]  # id and name, as load_tmp takes them
 
 
-def _contents(
-    device: Device, snapshots: Sequence[SnapshotInfo], open_driver: OpenDriver
+def contents_of(
+    disk: BlockFile, snapshots: Sequence[SnapshotInfo], open_driver: OpenDriver, able: Capabilities
 ) -> tuple[SnapshotContent | None, ...] | None:
-    """Return what each snapshot holds; None for one that the API can not reach, as it finds an earlier one instead."""
-    driver = device.bottom.driver
-    if driver is None or not (driver.capabilities.load_tmp or driver.capabilities.goto):
+    """Return what each snapshot on `disk` holds, read on clones of it by a driver that is `able` to.
+
+    None for one that the API can not reach, as it finds an earlier one instead.
+    """
+    if not (able.load_tmp or able.goto):
         return None
-    selectors_of = selectors_by_pair if driver.capabilities.load_tmp else selectors_by_text
+    selectors_of = selectors_by_pair if able.load_tmp else selectors_by_text
     return tuple(
-        _held(device.disk, open_driver, driver.capabilities, info, selectors_of(snapshots, place))
-        for place, info in enumerate(snapshots)
+        _held(disk, open_driver, able, info, selectors_of(snapshots, place)) for place, info in enumerate(snapshots)
     )
 
 

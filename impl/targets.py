@@ -22,7 +22,14 @@ from snapcheck.model.setup import DeviceSpec, Semantics, Setup
 __all__ = ["StartError", "Target", "TargetError", "find_target", "known_targets"]
 
 FORM: Final = "package.module:attribute"
-_BUILT_IN: Final = {"qcow2": ("snapcheck.impl.qcow2.driver:open_driver", "the qcow2 engine of snapcheck itself")}
+_QCOW2: Final = "qcow2"
+WHERE_QEMU: Final = "SNAPCHECK_QEMU"  # the folder of QEMU's programs, or one of them; where it is not set PATH counts
+_QEMU: Final = "snapcheck.impl.adapters.qemu"
+_SYSTEMS: Final = {  # by name: the factory, and what it is
+    "qemu": (f"{_QEMU}.system:QemuSystem", "a running QEMU: savevm, loadvm, delvm, transactions"),
+    "qemu-jobs": (f"{_QEMU}.jobs:QemuJobs", "a running QEMU through QMP: snapshot-save, -load and -delete"),
+    "qemu-storage-daemon": (f"{_QEMU}.daemon:QemuDaemon", "QEMU's storage daemon: transactions of internal snapshots"),
+}
 _PROBE: Final = Setup((DeviceSpec("d0", sectors=128, cluster_bytes=4096),))
 
 
@@ -31,6 +38,7 @@ class Target:
     """Something to put under test. It has an `open_driver` for one device, or a `factory` for a whole system.
 
     `layers` makes a system of an `open_driver`: with another class a bug is planted above the driver.
+    `semantics` is the only profile that it can be judged by, None where that is for the user to say.
     `regions` are the names that the driver gives to parts of its image (model.faults.REGIONS, or none of them).
     """
 
@@ -40,6 +48,7 @@ class Target:
     factory: Factory | None = None
     layers: type[LocalSystem] = LocalSystem
     regions: tuple[str, ...] = ()
+    semantics: Semantics | None = None
     _able: tuple[Abilities, Capabilities | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -54,7 +63,7 @@ class Target:
 
     def _asked(self) -> tuple[Abilities, Capabilities | None]:
         if self._able is None:
-            self._able = _asked(self.built)
+            self._able = _asked(self.built, self.semantics or Semantics.CLASSIC)
         return self._able
 
     @property
@@ -72,16 +81,17 @@ class Target:
 
 def known_targets() -> Sequence[Target]:
     """Return the drivers that have a name here."""
-    return tuple(find_target(name) for name in _BUILT_IN)
+    return tuple(find_target(name) for name in (_QCOW2, *_SYSTEMS))
 
 
 def find_target(spec: str) -> Target:
     """Return what `spec` names, a driver known here or `package.module:attribute`, or raise `TargetError`."""
-    if spec in _BUILT_IN:
-        place, what = _BUILT_IN[spec]
-        module, _, attribute = place.partition(":")
-        open_driver = cast("OpenDriver", getattr(importlib.import_module(module), attribute))
-        return Target(spec, what, open_driver, regions=REGIONS)
+    if spec == _QCOW2:
+        open_driver = cast("OpenDriver", _built_in("snapcheck.impl.qcow2.driver:open_driver"))
+        return Target(spec, "the qcow2 engine of snapcheck itself", open_driver, regions=REGIONS)
+    if spec in _SYSTEMS:
+        place, what = _SYSTEMS[spec]
+        return _system(spec, what, _built_in(place))
     module_name, colon, attribute = spec.partition(":")
     if not colon or not module_name or not attribute:
         raise TargetError(_unknown(spec))
@@ -92,10 +102,16 @@ def find_target(spec: str) -> Target:
     return replace(found, name=spec) if isinstance(found, Target) else _target(spec, found)
 
 
+def _built_in(place: str) -> object:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def _unknown(spec: str) -> str:
-    near = difflib.get_close_matches(spec, _BUILT_IN, n=1)
+    names = (_QCOW2, *_SYSTEMS)
+    near = difflib.get_close_matches(spec, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"there is no driver {spec!r}{hint}: known are {', '.join(_BUILT_IN)}, and one of your own is {FORM}"
+    return f"there is no driver {spec!r}{hint}: known are {', '.join(names)}, and one of your own is {FORM}"
 
 
 # --- looking into a module ------------------------------------------------------------------------
@@ -146,10 +162,16 @@ def _target(spec: str, found: object) -> Target:
     except (TypeError, ValueError):
         raise TargetError(f"{spec} does not say what it takes; wrap it in a Python function. {_CALLS}") from None
     if _takes(signature, "semantics", "recorder"):
-        return Target(spec, "a system of its own", factory=guarded(spec, cast("Factory", found)))
+        return _system(spec, "a system of its own", found)
     if _takes(signature, "read_only", "create"):
         return Target(spec, "a driver for one device", open_driver=cast("OpenDriver", found))
     raise TargetError(f"{spec} takes {signature}. {_CALLS}")
+
+
+def _system(spec: str, what: str, factory: object) -> Target:
+    """Return the target of a factory; one that has `only_semantics` can be judged by no other profile."""
+    only: Semantics | None = getattr(factory, "only_semantics", None)
+    return Target(spec, what, factory=guarded(spec, cast("Factory", factory)), semantics=only)
 
 
 _CALLS: Final = "An open_driver is called as (disk, *, read_only, create), a factory as (disks, *, semantics, recorder)"
@@ -167,9 +189,9 @@ def _takes(signature: inspect.Signature, *keywords: str) -> bool:
 
 
 # --- what it can do -------------------------------------------------------------------------------
-def _asked(build: Factory) -> tuple[Abilities, Capabilities | None]:
+def _asked(build: Factory, semantics: Semantics) -> tuple[Abilities, Capabilities | None]:
     """Start a system on a small disk in memory, and ask it."""
-    system = build([MemoryFile("d0")], semantics=Semantics.CLASSIC.value, recorder=EventList())
+    system = build([MemoryFile("d0")], semantics=semantics.value, recorder=EventList())
     try:
         system.start(_PROBE)
         return system.abilities, system.capabilities if isinstance(system, LocalSystem) else None

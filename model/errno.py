@@ -8,6 +8,7 @@ from typing import Self
 class Errno(IntEnum):
     """Outcome of a call, with Linux's numbers, negative as QEMU returns them; OK is success.
 
+    EUNTOLD is an error of which nobody told the number: it fits wherever any error does.
     Numbers that have no member here are made on demand: `Errno(-71)` is `Errno.EPROTO`.
     """
 
@@ -28,6 +29,7 @@ class Errno(IntEnum):
     ENOTSUP = -95
     ETIMEDOUT = -110
     ENOMEDIUM = -123
+    EUNTOLD = -4095
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

@@ -38,6 +38,7 @@ class Beside(NamedTuple):
     blurred     damaged devices: what they hold is not predicted
     vague       one of them takes part in the operation: the answer is not predicted either
     first_bad   the system names the first bad device
+    data        it shows what it read of VM state
     """
 
     before: World
@@ -45,6 +46,7 @@ class Beside(NamedTuple):
     blurred: Collection[str] = ()
     vague: bool = False
     first_bad: bool = True
+    data: bool = True
 
 
 def best_fits(step: Step, outcomes: Sequence[Outcome], beside: Beside) -> list[Fit]:
@@ -65,7 +67,9 @@ def _rank(fit: Fit) -> Rank:
 def _fit(step: Step, outcome: Outcome, beside: Beside) -> Fit:
     wrong: tuple[str, ...] = ()
     if not beside.vague:
-        wrong = answer_differences(outcome.expected, step.result, step.operation, first_bad=beside.first_bad)
+        wrong = answer_differences(
+            outcome.expected, step.result, step.operation, first_bad=beside.first_bad, data=beside.data
+        )
     nearest: dict[str, tuple[Allowed, tuple[Difference, ...]]] = {}
     matches: dict[str, Sequence[Allowed]] = {}
     misfits = 0

@@ -12,7 +12,15 @@ from typing import Final, NamedTuple
 
 from snapcheck.model.device import ANY_ERROR, Allowed, Device, Expected, Outcome, World
 from snapcheck.model.facts import included, root_of
-from snapcheck.model.operations import AllCanSnapshot, AllCreate, AllDelete, AllFind, AllFindVmstateBs, AllGoto
+from snapcheck.model.operations import (
+    AllCanSnapshot,
+    AllCreate,
+    AllDelete,
+    AllFind,
+    AllFindVmstateBs,
+    AllGoto,
+    Operation,
+)
 from snapcheck.model.semantics import (
     FALLS_BACK,
     WRECK,
@@ -59,6 +67,12 @@ ALL_CREATE: Final[Walk] = (Call("create", Then.GO_ON, Then.STOP),)
 ALL_GOTO: Final[Walk] = (Call("goto", Then.GO_ON, Then.STOP),)
 ALL_DELETE: Final[Walk] = (Call("find", Then.GO_ON, Then.SKIP), Call("delete", Then.GO_ON, Then.STOP))
 FIND_VMSTATE_BS: Final[Walk] = (Call("can", Then.STOP, Then.SKIP),)
+
+# What each function walks; the exploration of the model (tables.py) executes the same.
+WALK_OF: Final[Mapping[type[Operation], Walk]] = {
+    AllCanSnapshot: ALL_CAN, AllFind: ALL_FIND, AllCreate: ALL_CREATE, AllGoto: ALL_GOTO, AllDelete: ALL_DELETE,
+    AllFindVmstateBs: FIND_VMSTATE_BS,
+}  # fmt: skip
 
 
 class Ask(NamedTuple):
@@ -239,7 +253,7 @@ def all_can_snapshot(stage: Stage, operation: AllCanSnapshot) -> Outcomes:
             Expected(answer=end.node is None, first_bad=end.node, message=end.node is not None if modern else None),
             end.states,
         )
-        for end in walk(stage, {}, ALL_CAN, nodes, Ask())
+        for end in walk(stage, {}, WALK_OF[AllCanSnapshot], nodes, Ask())
     )
 
 
@@ -248,7 +262,7 @@ def all_find(stage: Stage, operation: AllFind) -> Outcomes:
     nodes = nodes_of(stage.world, operation.devices)
     if nodes is None:
         return _BAD_LIST
-    endings = walk(stage, {}, ALL_FIND, nodes, Ask(operation.name))
+    endings = walk(stage, {}, WALK_OF[AllFind], nodes, Ask(operation.name))
     if stage.modern:
         return tuple(Outcome(Expected(answer=end.node is None, message=False), end.states) for end in endings)
     return tuple(Outcome(Expected(end.expected.errnos, first_bad=end.node), end.states) for end in endings)
@@ -267,7 +281,7 @@ def all_create(stage: Stage, operation: AllCreate) -> Outcomes:
     )  # fmt: skip
     ask = Ask(operation.name, sn, operation.vmstate_device, operation.vm_state_size)
     outcomes: list[Outcome] = []
-    for end in walk(stage, {}, ALL_CREATE, nodes, ask):
+    for end in walk(stage, {}, WALK_OF[AllCreate], nodes, ask):
         structs = end.structs
         if not nodes:  # nobody wrote it: it is as the caller filled it, and the size comes beside it
             structs = tuple(held for size in {0, operation.vm_state_size} for held in in_struct(_sized(sn, size)))
@@ -277,22 +291,22 @@ def all_create(stage: Stage, operation: AllCreate) -> Outcomes:
 
 def all_goto(stage: Stage, operation: AllGoto) -> Outcomes:
     """bdrv_all_goto_snapshot: what was reverted before a failure stays reverted (A.10.3, W-06)."""
-    return _all_by_name(stage, ALL_GOTO, operation)
+    return _all_by_name(stage, operation)
 
 
 def all_delete(stage: Stage, operation: AllDelete) -> Outcomes:
     """bdrv_all_delete_snapshot: nodes without it, or whose list fails, are skipped (A.10.2, W-08)."""
-    return _all_by_name(stage, ALL_DELETE, operation)
+    return _all_by_name(stage, operation)
 
 
-def _all_by_name(stage: Stage, calls: Walk, operation: AllGoto | AllDelete) -> Outcomes:
+def _all_by_name(stage: Stage, operation: AllGoto | AllDelete) -> Outcomes:
     nodes = nodes_of(stage.world, operation.devices)
     if nodes is None:
         return _BAD_LIST
     modern = stage.modern
     return tuple(
         Outcome(_stopped(end, modern=modern, errp=True), end.states)
-        for end in walk(stage, {}, calls, nodes, Ask(operation.name))
+        for end in walk(stage, {}, WALK_OF[type(operation)], nodes, Ask(operation.name))
     )
 
 
@@ -314,7 +328,7 @@ def all_find_vmstate_bs(stage: Stage, operation: AllFindVmstateBs) -> Outcomes:
         nodes = (asked,) if asked in nodes else ()
     return tuple(
         Outcome(Expected(device=end.node, message=end.node is None if modern else None), end.states)
-        for end in walk(stage, {}, FIND_VMSTATE_BS, nodes, Ask())
+        for end in walk(stage, {}, WALK_OF[AllFindVmstateBs], nodes, Ask())
     )
 
 

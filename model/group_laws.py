@@ -21,6 +21,7 @@ from snapcheck.model.facts import (
     root_of,
     warning,
 )
+from snapcheck.model.faults import IoFault
 from snapcheck.model.history import UNWRITTEN, FaultMet
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import bad_text, listed, listing, lists_equal
@@ -211,8 +212,9 @@ def all_or_nothing(facts: StepFacts) -> Judged:
 
 def _rollback_struck(facts: StepFacts) -> bool:
     """Tell whether a fault struck the rollback, which is where a transaction deletes: then it can not be promised."""
-    if not facts.abilities.calls:
-        return len(facts.trace.struck) > 1
+    if not facts.abilities.calls:  # struck more than once; or once, and that is not what the failure is about
+        told = {getattr(fault.effect, "errno", None) for fault in facts.step.met if isinstance(fault, IoFault)}
+        return len(facts.trace.struck) > 1 or (bool(told) and facts.step.result.errno not in told)
     rollback = next((call.entered for call in facts.trace.calls if call.function == "delete"), len(facts.step.events))
     return any(isinstance(event, FaultMet) for event in facts.step.events[rollback:])
 

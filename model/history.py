@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import Fault
 from snapcheck.model.operations import Operation
-from snapcheck.model.power_cut import Cut
+from snapcheck.model.power_cut import Cut, Sent
 from snapcheck.model.setup import Setup
 from snapcheck.model.snapshot import SnapshotInfo
 
@@ -185,6 +185,7 @@ class Observation:
     disk: View | None = None
     contents: tuple[SnapshotContent | None, ...] | None = None
     check: Check | None = None
+    held: str = ""  # why it could not be closed: whoever held on to it had to be ended before it was opened again
 
 
 class Purpose(StrEnum):
@@ -231,7 +232,9 @@ class PowerCut:
     devices      what survived; a device that is not there lost nothing
     returned     the last step had returned before the power went
     after        what was done then, and `again` what survived of the I/O of that, numbered anew, when it was cut too
+    then         the steps of that, when they were steps
     seen         what was seen at last, by device
+    log          what had been sent down to the disks
     """
 
     persistence: str
@@ -239,7 +242,9 @@ class PowerCut:
     returned: bool = False
     after: After = After.LOOK
     again: Cut | None = None
+    then: tuple[Step, ...] = ()
     seen: tuple[Observation, ...] = ()
+    log: tuple[Sent, ...] = ()
 
 
 @dataclass(slots=True)
@@ -267,5 +272,11 @@ class Abilities:
     snapshot_contents: bool = True  # a snapshot's content can be read (load_tmp, or goto on a copy)
     check: bool = True  # there is a checker for its images
     first_bad: bool = True  # it names the first bad device
+    cells: bool = True  # it fills the caller's cells: first_bad_bs (but for the modern profile), sn
     prepared_images: bool = True  # it opens qcow2 images that the harness prepared
     operations: tuple[str, ...] | None = None  # kinds that it can perform; None for all
+    call_faults: bool = True  # calls of a driver's functions can be made to fail
+    errnos: tuple[Errno, ...] | None = None  # what its disks can fail with; None for anything
+    any_bytes: bool = True  # names may hold bytes that are no UTF-8
+    children: bool = True  # an operation on one node may address a child
+    vmstate_bytes: int | None = None  # what it saves is a state of its own, of this size, which it dates itself

@@ -29,6 +29,11 @@ class Law(StrEnum):
     NO_HANG = "no-hang"
     NO_CRASH = "no-crash"
     SAFE_TO_USE = "safe-to-use"
+    OPENS = "opens"
+    DURABLE = "durable"
+    ATOMIC_OP = "atomic-op"
+    REPAIR_IS_SAFE = "repair-is-safe"
+    GROUP_CUT = "group-cut"
 
 
 class Severity(StrEnum):

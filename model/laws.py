@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from snapcheck.model.crash_laws import CRASH_RULES, CrashRule
 from snapcheck.model.device import Outcome
 from snapcheck.model.errno import Errno
 from snapcheck.model.facts import HELD, STATE, WHERE, Evidence, Judged, Look, StepFacts, differs, error, warning
@@ -30,6 +31,7 @@ from snapcheck.model.match import (
     Part,
     answer_text,
     bad_text,
+    died_of,
     expected_text,
     is_dead,
     listing,
@@ -78,38 +80,44 @@ from snapcheck.model.snapshot import SnapshotInfo
 # from anything that ends, and near enough that a loop is told from work.
 IO_BASE: Final = 20_000
 IO_PER_SECTOR: Final = 100
+HANG: Final = "hang:"  # how what a process died of begins when it did not answer
 
 
 # --- the process ----------------------------------------------------------------------------------
 def no_crash(facts: StepFacts) -> Judged:
-    """No operation may end the process under test."""
+    """No operation may end the process under test, nor keep hold of a device for ever."""
     crash = facts.step.result.crash
-    if crash is not None and not crash.startswith("hang:"):
+    if crash is not None and not crash.startswith(HANG):
         yield error(Law.NO_CRASH, facts.device, f"{facts.what} ended the process under test", "an answer", crash)
         return
-    fallen = next((seen for seen in facts.step.observations if _not_an_errno(seen)), None)
-    if fallen is None:
+    fallen = fallen_in(facts.step.observations)
+    held = next((seen for seen in facts.step.observations if seen.held), None)
+    if fallen is not None and HANG in died_of(fallen):
+        return  # no-hang says so
+    if fallen is None and held is not None:
+        summary = f"after {facts.what} {held.device} can not be closed any more"
+        yield error(Law.NO_CRASH, held.device, summary, "a device that is let go of", held.held)
+    elif fallen is None:
         yield HELD
     else:
         summary = f"after {facts.what} a look at {fallen.device} ended the process under test"
-        yield error(Law.NO_CRASH, fallen.device, summary, "an answer", _not_an_errno(fallen))
+        yield error(Law.NO_CRASH, fallen.device, summary, "an answer", died_of(fallen))
 
 
-def _not_an_errno(seen: Observation) -> str:
-    """Return what a driver died of while it was looked at: the reason of an error that is no errno."""
-    for view in (seen.memory, seen.disk):
-        for text in view.errors if view is not None else ():
-            part, _, reason = text.partition(": ")
-            if not (reason.startswith("E") and reason.isupper() and reason.isalnum()):
-                return f"{part}: {reason}"
-    return ""
+def fallen_in(observations: Sequence[Observation]) -> Observation | None:
+    """Return the first look at a device during which the process under test died, or did not answer."""
+    return next((seen for seen in observations if died_of(seen)), None)
 
 
 def no_hang(facts: StepFacts) -> Judged:
     """Every operation must end within a bound of I/O calls, and of wall-clock where the harness watches that."""
     crash, done = facts.step.result.crash, facts.trace.io_count
-    if crash is not None and crash.startswith("hang:"):
+    fallen = fallen_in(facts.step.observations)
+    if crash is not None and crash.startswith(HANG):
         yield error(Law.NO_HANG, facts.device, f"{facts.what} did not end", "an answer in time", crash)
+    elif fallen is not None and HANG in died_of(fallen):
+        summary = f"after {facts.what} a look at {fallen.device} did not end"
+        yield error(Law.NO_HANG, fallen.device, summary, "an answer in time", died_of(fallen))
     elif done > IO_BASE and done > (bound := io_bound(facts)):
         summary = f"{facts.what} took more I/O than any honest way of doing it"
         yield error(Law.NO_HANG, facts.device, summary, f"at most {bound} I/O calls", f"{done} I/O calls")
@@ -414,7 +422,7 @@ RULES: Final[Mapping[Law, Rule]] = {
     Law.DRAINED: Rule(drained, (Delete, AllDelete, *_CALLERS, Transaction), (("drains",), ("calls",))),
     Law.STOPS_AT_FIRST: Rule(stops_at_first, (*_GROUPS, *_CALLERS), (("calls",), ("io",))),
     Law.EXCLUDED_UNTOUCHED: Rule(excluded_untouched, needs=(("calls",), ("io",))),
-    Law.OUT_PARAMS: Rule(out_params),
+    Law.OUT_PARAMS: Rule(out_params, needs=(("cells",),)),
     Law.RIGHT_CULPRIT: Rule(right_culprit, NAMES_A_DEVICE, (("first_bad",),)),
     Law.ALL_OR_NOTHING: Rule(all_or_nothing, (Transaction,)),
     Law.VMSTATE_ON_ONE: Rule(vmstate_on_one, (AllCreate, SaveVm)),
@@ -436,7 +444,7 @@ RULES: Final[Mapping[Law, Rule]] = {
 
 def is_observable(law: Law, abilities: Abilities) -> bool:
     """Tell whether a system with these abilities can show what `law` is judged by."""
-    rule = RULES[law]
+    rule: Rule | CrashRule = RULES[law] if law in RULES else CRASH_RULES[law]
     if not all(any(getattr(abilities, name) for name in group) for group in rule.needs):
         return False
     return abilities.operations is None or any(KINDS[kind] in abilities.operations for kind in rule.operations)

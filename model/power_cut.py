@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Fill(StrEnum):
+class Filling(StrEnum):
     """What is found where lost sectors should be."""
 
     OLD = "old"  # what was there before
@@ -18,7 +18,7 @@ class Fill(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Torn:
+class TornWrite:
     """A write of which some sectors did not survive, counted from its first."""
 
     number: int
@@ -37,5 +37,24 @@ class Cut:
     device: str
     at: int
     dropped: tuple[int, ...] = ()
-    torn: tuple[Torn, ...] = ()
-    fill: Fill = Fill.OLD
+    torn: tuple[TornWrite, ...] = ()
+    fill: Filling = Filling.OLD
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Something that was sent down to a disk, without its data: what a report draws.
+
+    step    the index of the step that sent it, None before the first
+    sort    write, zeroes, discard, flush or truncate
+    offset  in bytes; of a truncate the new size
+    region  what the bytes are to the driver, "" when it did not say
+    """
+
+    number: int
+    device: str
+    step: int | None
+    sort: str
+    offset: int = 0
+    length: int = 0
+    region: str = ""

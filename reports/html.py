@@ -10,15 +10,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from snapcheck.model.crash_laws import CRASH_RULES
 from snapcheck.model.history import FaultMet, History, Observation, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.laws import RULES
-from snapcheck.reports import culprit, words
+from snapcheck.reports import culprit, timeline, words
 from snapcheck.reports.culprit import Culprit
 from snapcheck.reports.event_lines import EventLine, event_lines
 from snapcheck.reports.files import write_whole
 from snapcheck.reports.matrix import FAULTS, STATES, matrix_of
+from snapcheck.reports.timeline import Timeline
 from snapcheck.reports.verdict import LawReport, RunResult, ViolationReport
 
 EVENTS_MAX: Final = 400
@@ -92,6 +94,7 @@ class Case:
     seen: tuple[Seen, ...] = ()
     events: tuple[EventLine, ...] = ()
     events_left_out: int = 0
+    timeline: Timeline | None = None  # of what was sent down, when a power cut ended the history
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +114,20 @@ def write(path: Path, result: RunResult) -> None:
 
 def render(result: RunResult) -> str:
     """Return the page."""
-    source = resources.files("snapcheck.reports").joinpath("page.html").read_text(encoding="utf-8")
     # autoescape: a snapshot may be called <script>; finalize: and it may hold bytes that no page can
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_clean
-    )
-    template = environment.from_string(source)
-    return template.render(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_clean,
+        loader=FunctionLoader(_source),
+    )  # fmt: skip
+    return environment.get_template("page.html").render(
         run=result, cases=[case_of(each) for each in result.violations], laws=law_rows(result.laws),
         matrices=[(words, matrix_of(result.coverage, across=part)) for words, part in MATRICES], totals=totals(result),
+        funnel=timeline.funnel_of(result.phases),
     )  # fmt: skip
+
+
+def _source(name: str) -> str:
+    return resources.files("snapcheck.reports").joinpath(name).read_text(encoding="utf-8")
 
 
 def _clean(value: object) -> object:
@@ -147,7 +154,7 @@ def law_rows(laws: Sequence[LawReport]) -> list[LawRow]:
 
 
 def _says(law: Law) -> str:
-    text = RULES[law].judge.__doc__ if law in RULES else None
+    text = RULES[law].judge.__doc__ if law in RULES else CRASH_RULES[law].says
     return " ".join((text or "").split("\n\n")[0].replace("`", "").split())
 
 
@@ -169,11 +176,17 @@ def case_of(report: ViolationReport) -> Case:
         report,
         devices=tuple(map(words.device_words, history.setup.devices)),
         steps=tuple(_step_row(index, each, parts=index == report.step) for index, each in enumerate(history.steps)),
-        culprit=culprit.of_step(step, history),
-        seen=tuple(_seen(history, report.step, each) for each in step.observations),
+        culprit=culprit.of_step(step, history) if history.cut is None else None,
+        seen=tuple(_seen(history, report.step, each) for each in _looks(history, step)),
         events=tuple(lines[:EVENTS_MAX]),
         events_left_out=max(0, len(lines) - EVENTS_MAX),
+        timeline=timeline.timeline_of(history),
     )
+
+
+def _looks(history: History, step: Step) -> Sequence[Observation]:
+    """Return what was seen when the law was broken: after the step, or of what a power cut left."""
+    return step.observations if history.cut is None else history.cut.seen
 
 
 def _step_row(index: int, step: Step, *, parts: bool) -> StepRow:

@@ -6,13 +6,13 @@ without running it: replaying a stranger's reproducer executes none of the stran
 
 import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from enum import Enum
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, cast, get_args
 
-from snapcheck.model import errno, faults, history, operations, setup
+from snapcheck.model import errno, faults, history, operations, power_cut, setup
 from snapcheck.model.history import History, Step
 from snapcheck.reports import codec
 from snapcheck.reports.codec import CodecError
@@ -26,7 +26,8 @@ NAMES: Final[Mapping[str, type[Any]]] = {
     for each in (
         *operations.OPERATIONS, operations.SnapshotAction, *get_args(faults.Fault), *get_args(faults.Effect),
         setup.Setup, setup.DeviceSpec, setup.PreparedSnapshot, setup.Damage, setup.Kind, setup.Semantics,
-        history.History, history.Step, history.Purpose, errno.Errno,
+        history.History, history.Step, history.Purpose, errno.Errno, history.PowerCut, history.After, power_cut.Cut,
+        power_cut.TornWrite, power_cut.Filling,
     )
 }  # fmt: skip
 
@@ -59,7 +60,10 @@ def source(result: RunResult, violation: ViolationReport, shown: History) -> str
 
 def questions(answered: History) -> History:
     """Return `answered` without what was answered and seen: the part that a replay needs."""
-    return History(answered.setup, [Step(each.operation, each.faults, each.purpose) for each in answered.steps])
+    cut = answered.cut
+    asked = None if cut is None else replace(cut, then=(), seen=(), log=())
+    steps = [Step(each.operation, each.faults, each.purpose) for each in answered.steps]
+    return History(answered.setup, steps, cut=asked)
 
 
 def _comment(*words: str) -> Iterator[str]:

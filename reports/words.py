@@ -1,6 +1,6 @@
 """Operations, faults and answers in a line of words each, safe to print whatever the names in them are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Final, assert_never, get_args
 
@@ -20,8 +20,9 @@ from snapcheck.model.faults import (
     Short,
     Torn,
 )  # fmt: skip
-from snapcheck.model.history import UNWRITTEN, UNWRITTEN_INFO, Result
+from snapcheck.model.history import UNWRITTEN, UNWRITTEN_INFO, After, PowerCut, Result
 from snapcheck.model.operations import Caller, Group, Operation, kind_of
+from snapcheck.model.power_cut import Cut, Filling
 from snapcheck.model.setup import DeviceSpec, PreparedSnapshot
 from snapcheck.model.snapshot import SnapshotInfo
 
@@ -97,6 +98,32 @@ def _effect_words(effect: Effect) -> str:  # noqa: PLR0911  # one line for each 
 
 def _sectors(count: int) -> str:
     return f"{count} sector{'' if count == 1 else 's'}"
+
+
+def cut_words(cut: PowerCut) -> str:
+    """Return what a power cut took: `the power goes before 8 is sent, of d0 is lost: 2, 5, and of 7 sectors 1, 2`."""
+    at = max((each.at for each in cut.devices), default=0)
+    lost = "; ".join(words for each in cut.devices if (words := _lost_words(each)))
+    filled = {each.fill for each in cut.devices} - {Filling.OLD}
+    words = f"the power goes before {at} is sent, {lost or 'and nothing that was sent is lost'}"
+    words += f", and {filled.pop().value} is there instead" if lost and filled else ""
+    return words + _AFTER[cut.after] + (f" ({_lost_words(cut.again) or 'nothing lost'})" if cut.again else "")
+
+
+_AFTER: Final = {
+    After.LOOK: "", After.USE: "; the disk is used further", After.REPAIR: "; the disk is repaired, and cut again",
+    After.OPEN: "; the disk is opened, and cut again",
+}  # fmt: skip
+
+
+def _lost_words(cut: Cut) -> str:
+    parts = [", ".join(map(str, cut.dropped))] if cut.dropped else []
+    parts += [f"of {each.number} {_numbered('sector', each.lost)}" for each in cut.torn]
+    return f"of {cut.device} is lost: {', and '.join(parts)}" if parts else ""
+
+
+def _numbered(what: str, numbers: Sequence[int]) -> str:
+    return f"{what}{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}"
 
 
 def result_words(operation: Operation, result: Result) -> str:

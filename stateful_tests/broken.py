@@ -2,6 +2,7 @@
 
 from snapcheck.model.facts import Evidence
 from snapcheck.model.history import History
+from snapcheck.reports.words import cut_words
 
 
 class LawBrokenError(AssertionError):
@@ -11,8 +12,9 @@ class LawBrokenError(AssertionError):
 def broken_text(evidence: Evidence, history: History) -> str:
     """Return evidence in words; it came from the last step of `history`."""
     step = len(history.steps) - 1
+    cut = f"  the cut:          {cut_words(history.cut)}\n" if history.cut is not None else ""
     return (
-        f"law {evidence.law.value} is broken at step {step}: {evidence.summary}\n"
+        f"law {evidence.law.value} is broken at step {step}: {evidence.summary}\n{cut}"
         f"  the model allows: {evidence.expected}\n"
         f"  the driver gave:  {evidence.actual}"
     )

@@ -16,9 +16,9 @@ from snapcheck.model.errno import Errno
 from snapcheck.model.facts import ALL_LAWS, Evidence, Judged, Look, Running, StepFacts, members, root_of
 from snapcheck.model.faults import BINDING, Family, Fault, binding, family
 from snapcheck.model.fit import Beside, Fit, Rank, best_fits, looks_of, next_state
-from snapcheck.model.history import Abilities, History, Io, Level, Step
+from snapcheck.model.history import Abilities, Check, History, Io, Level, Step
 from snapcheck.model.law_names import Law, Severity
-from snapcheck.model.laws import RULES, is_observable
+from snapcheck.model.laws import RULES, fallen_in, is_observable
 from snapcheck.model.match import settled
 from snapcheck.model.operations import OPERATIONS, Operation, kind_of
 from snapcheck.model.setup import Setup
@@ -87,6 +87,19 @@ class Judge:
         self._bindings: dict[str, frozenset[Law]] = {}  # of devices on which not all laws bind any more
         self._rules = _rules_by_operation(abilities)
 
+    @classmethod
+    def taking_over(cls, setup: Setup, abilities: Abilities, world: World, checks: Mapping[str, Check]) -> "Judge":
+        """Return a judge of devices that somebody else left in the state `world`.
+
+        `checks` is what the checker says of them; leaks that they have, and COPIED bits that they miss, are warnings.
+        """
+        judge = cls(setup, abilities)
+        judge.world = world
+        judge._running.checks.update(checks)
+        judge._running.troubled.update(checks)
+        judge._running.failed.update(checks)
+        return judge
+
     @property
     def certain(self) -> bool:
         """Whether every device is predicted: none is damaged, and the model could follow."""
@@ -154,7 +167,14 @@ class Judge:
         walk = members(step.operation, self.world)
         struck = {root_of(met.device) for met in trace.struck} if trace.struck else ()
         vague = bool(self._bindings) and not self._bindings.keys().isdisjoint(walk)
-        beside = Beside(self.world, struck, self._bindings.keys(), vague, self._abilities.first_bad)
+        beside = Beside(
+            self.world,
+            struck,
+            self._bindings.keys(),
+            vague,
+            self._abilities.first_bad,
+            self._abilities.vmstate_bytes is None,
+        )
         outcomes: Sequence[Outcome] = ()
         fits = [_NOTHING_FITS]
         if step.result.crash is None:
@@ -172,7 +192,7 @@ class Judge:
         found: list[Evidence] = []
         closely = any(seen.level is Level.FULL for seen in facts.step.observations)
         rules = self._rules[type(facts.step.operation), closely]
-        if facts.step.result.crash is not None:
+        if facts.step.result.crash is not None or fallen_in(facts.step.observations) is not None:
             rules = tuple(rule for rule in rules if rule[0] in _AFTER_A_CRASH)
         for law, judge in rules:
             checked, violated = 0, 0

@@ -43,7 +43,7 @@ def places_of(trial: Step, abilities: Abilities, targets: Targets) -> tuple[Plac
     seen: dict[tuple[str, str], int | None] = {**_io_in(trial.events)}
     if abilities.calls:
         seen |= {**_calls_in(trial.events)}
-    else:
+    elif abilities.call_faults:
         seen |= {(device, function): None for device, functions in targets.calls.items() for function in functions}
     return tuple(Place(device, word, times) for (device, word), times in seen.items())
 

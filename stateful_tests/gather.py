@@ -62,16 +62,19 @@ class Gatherer:
         return (unit.seconds is not None and self.seconds > unit.seconds) or self._control.stop_asked()
 
     def heard(self, session: Session, evidence: Sequence[Evidence]) -> None:
-        """Keep what the last step showed, each law by itself, unless enough of its kind is kept."""
+        """Keep what the last step showed."""
+        self.keep(session.history, evidence)
+
+    def keep(self, whole: History, evidence: Sequence[Evidence]) -> None:
+        """Keep what the end of a history showed, each law by itself, unless enough of its kind is kept."""
         if not evidence:
             return
-        whole = session.history
-        history = History(whole.setup, list(whole.steps), whole.abilities)
+        history = History(whole.setup, list(whole.steps), whole.abilities, whole.cut)
         for first in evidence:
             others = tuple(each for each in evidence if each is not first)
-            self.keep(Failure(self.answer.unit.phase, (first, *others), history, self.seconds))
+            self.keep_failure(Failure(self.answer.unit.phase, (first, *others), history, self.seconds))
 
-    def keep(self, failure: Failure) -> None:
+    def keep_failure(self, failure: Failure) -> None:
         """Count a failure, and keep it unless enough of its kind is kept."""
         seen = self._kinds[failure.kind] = self._kinds.get(failure.kind, 0) + 1
         self.answer.counts["violations" if failure.evidence[0].severity is Severity.ERROR else "warnings"] += 1

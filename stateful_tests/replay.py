@@ -4,9 +4,11 @@ A history is replayed as it was recorded, with the faults of each step, and look
 nothing it is replayed once more with a close look after every step, which also finds what was only seen at the end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Final, NamedTuple
 
 from snapcheck.impl.driver import UnsupportedSetupError
@@ -15,6 +17,7 @@ from snapcheck.model.facts import Evidence, error
 from snapcheck.model.history import History, Result, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.stateful_tests.broken import LawBrokenError, broken_text
+from snapcheck.stateful_tests.power_cuts.again import cut_again, disks_left
 from snapcheck.stateful_tests.session import Care, Session
 from snapcheck.stateful_tests.watchdog import watchdog
 
@@ -55,11 +58,16 @@ def breaks(law: Law | None) -> Telling:
     return lambda evidence, _: evidence.law is law
 
 
-def run_again(target: Target, history: History, *, care: Care, telling: Telling) -> Ran:
+def run_again(target: Target, history: History, *, care: Care, telling: Telling, law: Law | None = None) -> Ran:
     """Perform the steps of `history` until one gives evidence that is `telling`.
 
-    Raises `UnsupportedSetupError` when the driver can not build its devices, `TargetError` when it can not start.
+    One that a power cut ended is cut again. Raises `UnsupportedSetupError` when the driver can not build its devices,
+    `TargetError` when it can not start.
     """
+    if history.cut is not None:
+        with watchdog() as dog:
+            again = cut_again(target, history, law=law, dog=dog)
+        return Ran(again.history, _telling_first(again.evidence, again.history.steps[-1], telling))
     with watchdog() as dog:
         try:
             session = Session(target, history.setup, care=care, dog=dog)
@@ -88,7 +96,11 @@ def _not_opened(history: History, failure: StartError | UnsupportedSetupError, t
 
 def _told(session: Session, found: list[Evidence], telling: Telling) -> tuple[Evidence, ...]:
     """Return the evidence of the last step, what is telling first; none when nothing is."""
-    first = next((each for each in found if telling(each, session.history.steps[-1])), None)
+    return _telling_first(found, session.history.steps[-1], telling) if found else ()
+
+
+def _telling_first(found: Sequence[Evidence], step: Step, telling: Telling) -> tuple[Evidence, ...]:
+    first = next((each for each in found if telling(each, step)), None)
     return () if first is None else (first, *(each for each in found if each is not first))
 
 
@@ -96,8 +108,8 @@ def replay(target: Target, history: History, *, law: Law | None = None) -> Repla
     """Run `history` again, and say whether it still breaks `law` (any law, when it is None)."""
     ran = Ran(history, ())
     try:
-        for care in CARES:
-            ran = run_again(target, history, care=care, telling=breaks(law))
+        for care in CARES if history.cut is None else CARES[:1]:
+            ran = run_again(target, history, care=care, telling=breaks(law), law=law)
             if ran.evidence:
                 text = broken_text(ran.evidence[0], ran.history)
                 return Replayed(ReplayState.STILL_FAILS, text, ran.history, ran.evidence)
@@ -109,8 +121,32 @@ def replay(target: Target, history: History, *, law: Law | None = None) -> Repla
     return Replayed(ReplayState.FIXED, f"{what}, in {len(history.steps)} steps", ran.history)
 
 
+def write_disks(target: Target, history: History, folder: Path) -> tuple[Path, ...]:
+    """Write the disks that the power cut at the end of `history` leaves into `folder`, a file for each device."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    for device, disk in disks_left(target, history).items():
+        path = folder / f"{device}.{target.format or 'img'}"
+        path.write_bytes(disk.pread(0, disk.size()))
+        paths.append(path)
+    return tuple(paths)
+
+
+def how_to_open(paths: Sequence[Path], target: Target) -> str:
+    """Return a line that says where the disks are, and what shows what is wrong with them."""
+    shown = " ".join(map(str, paths))
+    what = f"the disk that the cut leaves: {shown}" if len(paths) == 1 else f"the disks that the cut leaves: {shown}"
+    tool = f"; look at it with `snapcheck check {paths[0]}`, or `qemu-img check {paths[0]}`"
+    return what + (tool if target.format == "qcow2" else "")
+
+
 def assert_holds(*, driver: str, history: History) -> None:
     """Fail when `driver` breaks a law in `history`: what the reproducers of a run call."""
-    done = replay(find_target(driver), history)
-    if done.state is not ReplayState.FIXED:
+    target = find_target(driver)
+    done = replay(target, history)
+    if done.state is ReplayState.FIXED:
+        return
+    if done.history.cut is None:
         raise LawBrokenError(done.text)
+    paths = write_disks(target, done.history, Path(mkdtemp(prefix="snapcheck-cut-")))
+    raise LawBrokenError(f"{done.text}\n{how_to_open(paths, target)}")

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from snapcheck.impl.targets import Target, TargetError
+from snapcheck.model.crash_laws import CRASH_RULES
 from snapcheck.model.history import Abilities, History
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.laws import is_observable
+from snapcheck.model.scope import Scope
 from snapcheck.model.setup import Semantics
 from snapcheck.reports.causes import grouped
 from snapcheck.reports.known import Accepted
@@ -28,7 +30,7 @@ from snapcheck.stateful_tests.corpus import NAME as NAME_OF_CORPUS
 from snapcheck.stateful_tests.corpus import Corpus
 from snapcheck.stateful_tests.coverage import cells_of, coverage
 from snapcheck.stateful_tests.goals import declared, missed
-from snapcheck.stateful_tests.phases import images, stateful, sweep, walk
+from snapcheck.stateful_tests.phases import crash, images, stateful, sweep, tour, walk
 from snapcheck.stateful_tests.replay import Replayed, ReplayState, replay
 from snapcheck.stateful_tests.shrink import SECONDS_DEFAULT
 from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
@@ -37,10 +39,16 @@ from snapcheck.stateful_tests.work import Crew, Run, Tick, crew
 
 # In the order in which they run: what is exhaustive first, what is random with the time that is left.
 RUNNERS: Final[Mapping[str, Run]] = {
-    images.NAME: images.run, sweep.NAME: sweep.run, walk.NAME: walk.run, stateful.NAME: stateful.run,
+    images.NAME: images.run, sweep.NAME: sweep.run, tour.NAME: tour.run, walk.NAME: walk.run,
+    stateful.NAME: stateful.run, crash.NAME: crash.run,
 }  # fmt: skip
 PHASES: Final = tuple(RUNNERS)
-_WEIGHTS: Final = {images.NAME: 2, sweep.NAME: 6, walk.NAME: 2, stateful.NAME: 2}  # how time and histories are shared
+_WEIGHTS: Final = {  # how time and histories are shared
+    images.NAME: 2, sweep.NAME: 6, tour.NAME: 4, walk.NAME: 2, stateful.NAME: 2, crash.NAME: 4,
+}  # fmt: skip
+_EXHAUSTIVE: Final = frozenset({sweep.NAME, crash.NAME})  # up to a length
+# The laws that phases which do not check all but those of power cuts do check.
+_LAWS_OF: Final = {images.NAME: images.LAWS, tour.NAME: tour.LAWS, crash.NAME: crash.LAWS}
 SAMPLE_MAX: Final = 4
 DEVICES_MAX: Final = 8
 
@@ -54,6 +62,7 @@ class RunOptions:
 
     The phases share `histories` exactly; only a phase that has no more of them does fewer, and that is when all do.
     A violation is shrunk for `shrink_seconds` at most, all of them for six times as long.
+    `scope` is for the tour, which takes all the time that it needs then; without one the profile has its own.
     In the folder `journals` each history is noted as it ends; those that are noted there already are not done again.
     """
 
@@ -62,6 +71,7 @@ class RunOptions:
     seconds: float | None = None
     histories: int | None = None
     devices: int = 3
+    scope: Scope | None = None
     seed: int = 0
     semantics: Semantics = Semantics.CLASSIC
     jobs: int = 1
@@ -202,12 +212,16 @@ def _run_phase(run: _Run, name: str, share: Fraction, workers: Crew) -> None:
         run.phases.append(_phase_report(name, answers, time.monotonic() - begun, options))
     if name == walk.NAME:
         _require_goals(run)
+    if name == tour.NAME and options.scope is not None and not run.phases[-1].complete:
+        counts = run.phases[-1].counts
+        run.notes.append(f"the tour took {counts[tour.TAKEN]:,} of {counts[tour.IN_SCOPE]:,} transitions")
 
 
 def _budget(run: _Run, share: Fraction) -> tuple[float | None, int | None]:
     """Return the seconds and the histories of a phase: its share of what the phases before it left."""
     options, seconds, histories = run.options, None, None
-    if options.histories is None or options.seconds is not None:
+    unlimited = options.histories is not None or options.scope is not None
+    if options.seconds is not None or not unlimited:
         in_all = SECONDS[options.profile] if options.seconds is None else options.seconds
         seconds = max(0.0, in_all - run.seconds) * float(share)
     if options.histories is not None:
@@ -221,7 +235,7 @@ def _units(target: Target, options: RunOptions, name: str, histories: int | None
         dealt = None if histories is None else histories // SHARDS + (shard < histories % SHARDS)
         yield Unit(
             driver=target.name, phase=name, semantics=options.semantics, devices=options.devices, seed=options.seed,
-            shard=shard, histories=dealt, seconds=None, profile=options.profile,
+            shard=shard, histories=dealt, seconds=None, profile=options.profile, scope=options.scope,
             journal=None if options.journals is None else str(options.journals / f"{name}-{shard}.jsonl"),
         )  # fmt: skip
 
@@ -253,10 +267,14 @@ def _phase_report(name: str, answers: Sequence[Answer], seconds: float, options:
         counts.update(answer.counts)
     whole = len(answers) == SHARDS and not any(answer.interrupted for answer in answers)
     length = min((answer.length for answer in answers), default=0)
-    complete = whole and (name != sweep.NAME or length > 0)
+    complete = whole and (name not in _EXHAUSTIVE or length > 0) and not counts[crash.SAMPLED]
+    if name == tour.NAME:
+        counts.update(dict.fromkeys(tour.COUNTS, 0))
+        complete = whole and counts[tour.TAKEN] == counts[tour.IN_SCOPE]
+    scope = next((each.scope for each in answers if each.scope), _scope(name, options, length))
     return PhaseReport(
-        name, sum(a.histories for a in answers), sum(a.steps for a in answers), seconds, complete,
-        _scope(name, options, length), dict(sorted(counts.items())),
+        name, sum(a.histories for a in answers), sum(a.steps for a in answers), seconds, complete, scope,
+        dict(sorted(counts.items())),
     )  # fmt: skip
 
 
@@ -264,8 +282,11 @@ def _scope(name: str, options: RunOptions, length: int) -> str:
     """Return what a phase has covered, in words; of an exhaustive one, what it has covered or was to cover at least."""
     if name == images.NAME:
         return images.SCOPE
-    if name == sweep.NAME:
-        return sweep.scope(options.profile, devices=options.devices, length=max(1, length))
+    if name in _EXHAUSTIVE:
+        scope = sweep.scope if name == sweep.NAME else crash.scope
+        return scope(options.profile, devices=options.devices, length=max(1, length))
+    if name == tour.NAME:
+        return "every transition"
     steps = walk.STEPS_MAX if name == walk.NAME else stateful.STEPS_MAX
     return f"random histories of up to {steps} operations, 1 to {options.devices} devices, {SHARDS} shards"
 
@@ -321,7 +342,7 @@ def _result(run: _Run) -> RunResult:
     options, abilities = run.options, run.abilities or Abilities()
     hidden = {law for law in Law if not is_observable(law, abilities)}
     laws = tuple(LawReport(law, run.laws[law][0], run.laws[law][1], not_observable=law in hidden) for law in Law)
-    expected = images.LAWS if options.phases == (images.NAME,) else tuple(Law)
+    expected = _laws_of(options.phases, devices=options.devices)
     unchecked = [each.law.value for each in laws if each.law in expected and not (each.checked or each.not_observable)]
     if unchecked and run.phases and not run.notes:
         run.notes.append(
@@ -333,6 +354,15 @@ def _result(run: _Run) -> RunResult:
         coverage=coverage(run.cells, cells_of(options.devices, abilities.operations, options.semantics)),
         violations=grouped(run.violations.told), notes=(*run.notes, *run.violations.notes),
     )  # fmt: skip
+
+
+def _laws_of(phases: Sequence[str], *, devices: int) -> tuple[Law, ...]:
+    """Return the laws that some of these phases must have checked, on groups of up to so many devices."""
+    usual = tuple(law for law in Law if law not in CRASH_RULES)
+    asked = {law for name in phases for law in _LAWS_OF.get(name, usual)}
+    if devices == 1:
+        asked.discard(Law.GROUP_CUT)
+    return tuple(law for law in Law if law in asked)
 
 
 def _verdict(run: _Run) -> Verdict:

@@ -7,7 +7,7 @@ decides: judging it again from a file gives the same evidence.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -44,12 +44,15 @@ from snapcheck.model.operations import (
     Flush,
     List,
     Operation,
+    SnapshotAction,
+    Transaction,
     VmstateRead,
     Write,
     kind_of,
 )
 from snapcheck.model.setup import DeviceSpec, Kind, Setup
 from snapcheck.stateful_tests.compare import Judge
+from snapcheck.stateful_tests.suit import suited_faults, suited_operation
 from snapcheck.stateful_tests.watchdog import HangError, Watchdog
 
 _LOOKS_ONLY: Final = (CanSnapshot, Find, FindByIdAndName, List, VmstateRead, AllCanSnapshot, AllFind, AllFindVmstateBs)
@@ -65,6 +68,7 @@ class Care(StrEnum):
     """How closely a session looks after each step."""
 
     LIGHT = "light"  # never more than a light look, and nothing is done after a failure: what a step costs at least
+    ASKED = "asked"  # lightly, and closely where the caller asks; nothing is done after a failure
     LATE = (
         "late"  # closely where a fault struck and at the end, and nothing is done after a failure: for long histories
     )
@@ -80,8 +84,13 @@ class Checkpoint(NamedTuple):
     judge: Judge
 
 
+Below = Callable[[str, BlockFile], BlockFile]  # puts something between a device and its disk
+
+
 class Session:
     """A system under test with its history. Close it, or use it in a with statement.
+
+    `below` is asked for what stands between each device and its disk.
 
     over        nothing more is judged: the model could not follow, or the process under test died
     broken_off  the last step was left half way (KeyboardInterrupt): nobody knows what it did
@@ -90,15 +99,18 @@ class Session:
     """
 
     def __init__(
-        self, target: Target, start: Setup | Checkpoint, *, care: Care = Care.USUAL, dog: Watchdog | None = None
-    ) -> None:
+        self, target: Target, start: Setup | Checkpoint, *, care: Care = Care.USUAL, dog: Watchdog | None = None,
+        below: Below | None = None,
+    ) -> None:  # fmt: skip
         self._events = EventList()
         self._plan = FaultPlan(self._events)
         self._care = care
         self._dog = dog
         setup = start if isinstance(start, Setup) else start.history.setup
         disks = [disk_for(target, spec) for spec in setup.devices] if isinstance(start, Setup) else _copies(start)
-        files = [self._plan.wrap_file(spec.name, disk) for spec, disk in zip(setup.devices, disks, strict=True)]
+        named = [(spec.name, disk) for spec, disk in zip(setup.devices, disks, strict=True)]
+        under = named if below is None else [(name, below(name, disk)) for name, disk in named]
+        files = [self._plan.wrap_file(name, file) for name, file in under]
         self._system = self._build(target, files, setup)
         self._system.start(setup if isinstance(start, Setup) else _setup_now(start))
         self._events.take()
@@ -150,6 +162,7 @@ class Session:
         `everywhere` looks closely at all devices, whatever happened.
         """
         assert not self.over, "the history has ended"
+        operation, faults = suited_operation(operation, self.abilities), suited_faults(faults, self.abilities)
         self.over = self.broken_off = True  # until the step is done: whatever ends it half way ends the history
         skipped = self._arm(faults) if faults else ()
         result = self._perform(operation)
@@ -190,12 +203,19 @@ class Session:
         finally:
             dog.end()
 
+    def flush_all(self) -> None:
+        """Have all devices flushed, and whatever that does forgotten: no step of the history."""
+        for name, device in self.world.devices.items():
+            if device.present and device.image is not None:
+                self._system.perform(Flush(name))
+        self._events.take()
+
     def checkpoint(self) -> Checkpoint | None:
         """Return where this history stands, if it can be taken up from there.
 
         None when not everything is on the disks: the last step has to have looked closely at all devices.
         """
-        if self.over or not self.judge.certain or not self.history.steps:
+        if self.over or not self.judge.certain or not self.history.steps or not self.abilities.io:
             return None
         reopened = {seen.device for seen in self.history.steps[-1].observations if seen.disk is not None}
         for disk, (name, device) in zip(self._disks, self.world.devices.items(), strict=True):
@@ -219,7 +239,7 @@ class Session:
         last = self.history.steps[-1]
         if (
             self.over
-            or self._care in {Care.LIGHT, Care.LATE}
+            or self._care in {Care.LIGHT, Care.ASKED, Care.LATE}
             or last.purpose is not Purpose.EXPLORE
             or last.result.errno is Errno.OK
             or not last.met
@@ -282,6 +302,8 @@ class Session:
 
     def _closely(self, operation: Operation, result: Result, events: Sequence[Event], purpose: Purpose) -> bool:
         """Tell whether what was touched deserves a close look: a failure, a fault, the end of going on after one."""
+        if self._care is Care.ASKED:
+            return False
         if purpose is Purpose.PROBE and self._care is not Care.CLOSE:
             return isinstance(operation, Delete)  # the last of them
         if self._care is Care.CLOSE or purpose is Purpose.RETRY:
@@ -297,7 +319,10 @@ class Session:
             device = self.world.devices[root]
             if device.image is None or not device.present or device.read_only or device.spec.kind is Kind.PLAIN:
                 continue
-            probes: list[Operation] = [Create(root, _PROBE_NAME), Delete(root, None, _PROBE_NAME)]
+            create: Operation = Create(root, _PROBE_NAME)
+            if not self._can(create):
+                create = Transaction((SnapshotAction(root, _PROBE_NAME),))
+            probes: list[Operation] = [create, Delete(root, None, _PROBE_NAME)]
             if device.image.sectors:
                 probes.insert(1, Write(root, 0, min(_PROBE_SECTORS, device.image.sectors), _PROBE_TAG))
             yield from (probe for probe in probes if self._can(probe))

@@ -97,10 +97,10 @@ class _Shrinker:
         """Run the history as it is: what it answers says what to look for; one from a journal has no answers."""
         history = self._best.history
         self._sought = sought_in(evidence, history.steps[-1])
-        if any(step.events for step in history.steps):
+        if history.cut is not None or any(step.events for step in history.steps):
             return
         for care in reversed(_ROUGHLY):
-            ran = run_again(self._target, history, care=care, telling=self._same_operation)
+            ran = run_again(self._target, history, care=care, telling=self._same_operation, law=self._sought.law)
             if ran.evidence:
                 self._best = Shrunk(ran.history, ran.evidence, care, finished=False)
                 self._sought = sought_in(ran.evidence[0], ran.history.steps[-1])
@@ -118,7 +118,8 @@ class _Shrinker:
     def _cut_and_look(self) -> None:
         """Cut a long history with the least care that shows it; then look closely, as a replay must show it too."""
         whole = self._best
-        for care in _ROUGHLY if len(whole.history.steps) > _SHORT else ():
+        is_long = len(whole.history.steps) > _SHORT and whole.history.cut is None
+        for care in _ROUGHLY if is_long else ():
             self._care = care
             if self._take(whole.history):
                 self._leave_out()
@@ -136,7 +137,7 @@ class _Shrinker:
     def _look_closely(self) -> bool:
         """Look closely after every step, where that still shows it: it tells which step did it, and ends there."""
         found = self._best
-        for care in reversed(CARES):
+        for care in reversed(CARES) if found.history.cut is None else CARES[:1]:  # a cut is looked at closely anyway
             self._care = care
             if self._take(found.history, even_late=True):
                 return True
@@ -146,7 +147,7 @@ class _Shrinker:
         return False
 
     def _take_another(self, found: Shrunk) -> bool:
-        ran = run_again(self._target, found.history, care=Care.CLOSE, telling=self._same_law)
+        ran = run_again(self._target, found.history, care=Care.CLOSE, telling=self._same_law, law=self._sought.law)
         if not ran.evidence or ran.history.steps[-1].purpose is not Purpose.EXPLORE:
             return False
         self._sought = sought_in(ran.evidence[0], ran.history.steps[-1])
@@ -189,7 +190,7 @@ class _Shrinker:
             return False
         self._tried.add(key)
         try:
-            ran = run_again(self._target, candidate, care=self._care, telling=self._is_sought)
+            ran = run_again(self._target, candidate, care=self._care, telling=self._is_sought, law=self._sought.law)
         except (UnsupportedSetupError, AssertionError):
             return False  # no history at all: an operation is left without its device, for example
         if ran.evidence:

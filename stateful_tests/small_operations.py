@@ -4,11 +4,11 @@ Where random drawing has its pick (draw_operations.py), the sweep takes all of t
 their name count as one for operations on a single device; group operations take part of the group as it is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from snapcheck.model.device import Device, World
+from snapcheck.model.device import Device, Outcome, World
 from snapcheck.model.facts import included
 from snapcheck.model.operations import (
     AddBitmap,
@@ -48,6 +48,7 @@ from snapcheck.model.operations import (
     kind_of,
 )
 from snapcheck.model.setup import Semantics
+from snapcheck.model.step import step as allowed_by_model
 from snapcheck.stateful_tests.draw_operations import listed_ids, listed_names
 from snapcheck.stateful_tests.draw_setups import HAS_IMAGE
 
@@ -64,6 +65,21 @@ def small_operations(world: World, *, kinds: Sequence[str] | None = None) -> tup
     local = chain.from_iterable(_on_device(name, device) for name, device in _different(world))
     every = dict.fromkeys(chain(_on_group(world), local))
     return tuple(operation for operation in every if kinds is None or kind_of(operation) in kinds)
+
+
+def expected(world: World, operation: Operation) -> Outcome:
+    """Return what the model expects of an operation that meets no fault."""
+    return allowed_by_model(world, operation, ())[0]
+
+
+def like_an_earlier_one(world: World, operations: Iterable[Operation]) -> frozenset[Operation]:
+    """Return the operations that do the same as an earlier one of their kind, such as a delete by id and by name."""
+    seen: set[tuple[type[Operation], str]] = set()
+    alike: set[Operation] = set()
+    for operation in operations:
+        key = type(operation), repr(expected(world, operation))
+        (alike.add(operation) if key in seen else seen.add(key))
+    return frozenset(alike)
 
 
 def _different(world: World) -> Iterator[tuple[str, Device]]:

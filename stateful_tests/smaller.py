@@ -75,7 +75,9 @@ def without_devices(history: History) -> Iterator[History]:
         left = tuple(each for each in devices if each is not spec)
         steps = [_without_device(step, spec.name) for step in history.steps]
         if steps[-1] is not None:
-            yield History(replace(history.setup, devices=left), [step for step in steps if step is not None])
+            yield replace(
+                history, setup=replace(history.setup, devices=left), steps=[s for s in steps if s is not None]
+            )
 
 
 def _without_device(step: Step, name: str) -> Step | None:
@@ -102,7 +104,7 @@ def _with_simpler_devices(history: History) -> Iterator[History]:
     for at, spec in enumerate(history.setup.devices):
         for simpler in _simpler_device(spec):
             devices = (*history.setup.devices[:at], simpler, *history.setup.devices[at + 1 :])
-            yield History(Setup(devices, history.setup.semantics), history.steps)
+            yield replace(history, setup=Setup(devices, history.setup.semantics))
 
 
 def _simpler_device(spec: DeviceSpec) -> Iterator[DeviceSpec]:
@@ -185,7 +187,7 @@ def _renamed(history: History, old: str, new: str) -> History:
         )
         for spec in history.setup.devices
     )
-    return History(Setup(devices, history.setup.semantics), steps)
+    return replace(history, setup=Setup(devices, history.setup.semantics), steps=steps)
 
 
 def _listed(name: str) -> str:
@@ -208,11 +210,11 @@ def _changed(operation: Operation, **changes: object) -> Operation:
 
 def with_steps(history: History, steps: list[Step]) -> History:
     """Return a history of the same devices with these steps."""
-    return History(history.setup, steps)
+    return replace(history, steps=steps)
 
 
 def _with_step(history: History, at: int, step: Step) -> History:
-    return History(history.setup, [*history.steps[:at], step, *history.steps[at + 1 :]])
+    return replace(history, steps=[*history.steps[:at], step, *history.steps[at + 1 :]])
 
 
 PASSES: Final = (

@@ -10,6 +10,7 @@ from snapcheck.model.facts import Evidence
 from snapcheck.model.history import Abilities, History
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import kind_of
+from snapcheck.model.scope import Scope
 from snapcheck.model.setup import Semantics
 
 SHARDS: Final = 8  # fixed, so that the number of jobs changes nothing
@@ -32,6 +33,7 @@ class Unit:
     histories    how many at most, exactly so many when time allows; None: as many as `seconds` allow
     seconds      wall-clock that it may take; None: no limit
     profile      how far to look, for the phases that distinguish
+    scope        what is to be toured, None for what the profile says
     journal      the file in which each history is noted as it ends; what is in it already is not done again
     """
 
@@ -44,6 +46,7 @@ class Unit:
     histories: int | None
     seconds: float | None
     profile: Profile = Profile.DEFAULT
+    scope: Scope | None = None
     journal: str | None = None
 
 
@@ -88,6 +91,7 @@ class Answer:
     digests: list[str] = field(default_factory=list[str])
     abilities: Abilities | None = None  # of the system under test, None when no history was started
     length: int = 0
+    scope: str = ""
     out_of_time: bool = False
     interrupted: bool = False
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from snapcheck.impl.targets import Target
+from snapcheck.model.crash_laws import CRASH_RULES
 from snapcheck.model.history import History
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.laws import RULES
@@ -20,7 +21,7 @@ from snapcheck.stateful_tests.units import Failure
 VIOLATIONS_MAX: Final = 25  # different ones that are shrunk and shown; all are counted by their laws
 _SHARES: Final = {Severity.ERROR: 1.0, Severity.WARNING: 0.1}  # of the time for one, as nobody waits for a warning
 _SHARES_IN_ALL: Final = 6
-_TELLING: Final = {law: place for place, law in enumerate(RULES)}
+_TELLING: Final = {law: place for place, law in enumerate((*CRASH_RULES, *RULES))}
 
 
 @dataclass(slots=True)
@@ -116,5 +117,7 @@ def _errors_of_telling_laws_first(failure: Failure) -> tuple[bool, int]:
 
 
 def _identity(driver: str, law: Law, history: History) -> str:
-    text = repr((driver, law.value, history.setup, [(step.operation, step.faults) for step in history.steps]))
+    steps = [(step.operation, step.faults) for step in history.steps]
+    cut = () if history.cut is None else (history.cut.devices, history.cut.after)
+    text = repr((driver, law.value, history.setup, steps, *cut))
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()

@@ -121,6 +121,21 @@ def failed(violation: ViolationReport) -> RunResult:
     )  # fmt: skip
 
 
+def require_program(program: str) -> None:
+    if not shutil.which(program):
+        message = f"needs {program}: apt-get install qemu-utils qemu-system-x86 (Debian, Ubuntu)"
+        if os.environ.get("SNAPCHECK_REQUIRE_QEMU"):
+            pytest.fail(f"{message}; SNAPCHECK_REQUIRE_QEMU forbids to skip this")
+        pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def running_qemu() -> None:
+    """Skip the test, or fail it, where there is no QEMU to run."""
+    for program in ("qemu-system-x86_64", "qemu-storage-daemon"):
+        require_program(program)
+
+
 @pytest.fixture(scope="session")
 def qemu() -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Run one of QEMU's programs: `qemu("qemu-img", "check", path)`. Without it the test is skipped, or fails.
@@ -129,11 +144,7 @@ def qemu() -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """
 
     def run(program: str, *arguments: object, text: str | None = None) -> "subprocess.CompletedProcess[str]":
-        if not shutil.which(program):
-            message = f"needs {program}: apt-get install qemu-utils qemu-system-x86 (Debian, Ubuntu)"
-            if os.environ.get("SNAPCHECK_REQUIRE_QEMU"):
-                pytest.fail(f"{message}; SNAPCHECK_REQUIRE_QEMU forbids to skip this")
-            pytest.skip(message)
+        require_program(program)
         command = [program, *(str(argument) for argument in arguments)]
         return subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=60, check=False, input=text

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from snapcheck.fault_injection.crash.cuts import SectorWrite, filling
 from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.model.content import SECTOR
-from snapcheck.model.power_cut import Fill
+from snapcheck.model.power_cut import Filling as Fill
 
 Rows = NDArray[np.uint16]  # a row of version numbers for each state
 VERSIONS_MAX: Final = 1 << 16

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 from snapcheck.fault_injection.write_log import Entry, Sort, WriteLog
 from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.model.content import SECTOR
-from snapcheck.model.power_cut import Cut, Fill
+from snapcheck.model.power_cut import Cut
+from snapcheck.model.power_cut import Filling as Fill
 
 _ZEROES: Final = bytes(SECTOR)
 

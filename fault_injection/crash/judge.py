@@ -22,7 +22,8 @@ from snapcheck.fault_injection.crash.tree import States
 from snapcheck.fault_injection.crash.versions import Numbers
 from snapcheck.fault_injection.write_log import WriteLog
 from snapcheck.impl.blockfile import MemoryFile
-from snapcheck.model.power_cut import Cut, Fill
+from snapcheck.model.power_cut import Cut
+from snapcheck.model.power_cut import Filling as Fill
 
 See = Callable[[MemoryFile], Seen]
 

@@ -15,7 +15,7 @@ from snapcheck.fault_injection.crash.cuts import Persistence, SectorWrite, secto
 from snapcheck.fault_injection.crash.tree import Plan, States, Tree
 from snapcheck.fault_injection.write_log import Sort, WriteLog
 from snapcheck.impl.blockfile import MemoryFile
-from snapcheck.model.power_cut import Fill
+from snapcheck.model.power_cut import Filling as Fill
 
 STATES_MAX: Final = 1 << 15  # in one epoch
 _WINDOW_WRITES: Final = 48  # epochs are looked at together up to so many writes

@@ -16,7 +16,9 @@ from snapcheck.fault_injection.crash.columns import Columns, Effect, Rows, colum
 from snapcheck.fault_injection.crash.cuts import Persistence, SectorWrite
 from snapcheck.fault_injection.write_log import Sort
 from snapcheck.impl.blockfile import MemoryFile
-from snapcheck.model.power_cut import Cut, Fill, Torn
+from snapcheck.model.power_cut import Cut
+from snapcheck.model.power_cut import Filling as Fill
+from snapcheck.model.power_cut import TornWrite as Torn
 
 _TORN_SUBSETS_MAX: Final = 64  # of the sectors of one write
 _TORN_PARENTS_MAX: Final = 64  # states that each torn write is tried on

@@ -162,7 +162,9 @@ def _add(gatherer: Gatherer, image: "WreckedImage", tried: Tried, number: int) -
     answer.counts.update((f"opened: {tried.opened.how}", f"kind: {image.kind}"))
     answer.counts.update(dict.fromkeys(f"field: {word}" for word in image.words).keys())
     if wrong is not None:
-        gatherer.keep(failure_of(image, tried, wrong, answer.abilities or Abilities(), seconds=gatherer.seconds))
+        gatherer.keep_failure(
+            failure_of(image, tried, wrong, answer.abilities or Abilities(), seconds=gatherer.seconds)
+        )
     broken = wrong and wrong.law
     laws = {law: [1, int(law is broken)] for law in LAWS}
     gatherer.add(f"{tried.opened.how}/{tried.calls}", steps=tried.calls, laws=laws, case=str(number))

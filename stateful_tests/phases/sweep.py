@@ -10,26 +10,25 @@ are shared out by what the model expects of them, so that two shards never hold 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Final, NamedTuple
 
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import find_target
-from snapcheck.model.device import Outcome, World
+from snapcheck.model.device import World
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import Fault
 from snapcheck.model.law_names import Severity
 from snapcheck.model.operations import AddBitmap, LoadTmp, LoadTmpByIdOrName, Operation, SubmitWrite
 from snapcheck.model.setup import Setup
-from snapcheck.model.step import step as allowed_by_model
 from snapcheck.stateful_tests.digest import digest_of
 from snapcheck.stateful_tests.draw_faults import targets_of
 from snapcheck.stateful_tests.fault_places import AT_MAX, Blow, Place, faults_at, places_of
 from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.session import Checkpoint, Session
-from snapcheck.stateful_tests.small_operations import small_operations
+from snapcheck.stateful_tests.small_operations import expected, like_an_earlier_one, small_operations
 from snapcheck.stateful_tests.starting_points import starting_points
 from snapcheck.stateful_tests.units import SHARDS, Answer, Profile, Unit
 from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
@@ -143,7 +142,7 @@ class _Sweep:
         for length in range(1, self._reach.length + 1):
             for state, operations in self._work(length):
                 self.counts[f"states, length {length}"] += 1
-                alike = _like_an_earlier_one(state.world, self._operations(state))
+                alike = like_an_earlier_one(state.world, self._operations(state))
                 for operation in operations:
                     self._try(state, operation, with_faults=operation not in alike)
             self._gatherer.answer.length = length
@@ -187,7 +186,7 @@ class _Sweep:
 
     def _is_mine(self, world: World, operation: Operation) -> bool:
         """Tell whether this shard has the state that `operation` leads to, going by what the model expects of it."""
-        changed = {name: states[0].state for name, states in _expected(world, operation).devices.items()}
+        changed = {name: states[0].state for name, states in expected(world, operation).devices.items()}
         after = [changed.get(name, device) for name, device in world.devices.items()]
         return int(digest_of(repr(after)), 16) % SHARDS == self._unit.shard
 
@@ -269,18 +268,3 @@ class _Sweep:
     def _require_time(self) -> None:
         if self._gatherer.must_stop():
             raise _Stopped
-
-
-def _expected(world: World, operation: Operation) -> Outcome:
-    """Return what the model expects of an operation that meets no fault."""
-    return allowed_by_model(world, operation, ())[0]
-
-
-def _like_an_earlier_one(world: World, operations: Iterable[Operation]) -> frozenset[Operation]:
-    """Return the operations that do the same as an earlier one of their kind, such as a delete by id and by name."""
-    seen: set[tuple[type[Operation], str]] = set()
-    alike: set[Operation] = set()
-    for operation in operations:
-        key = type(operation), repr(_expected(world, operation))
-        (alike.add(operation) if key in seen else seen.add(key))
-    return frozenset(alike)

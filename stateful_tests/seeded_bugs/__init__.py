@@ -48,8 +48,17 @@ CANARY: Final = (
     _bug("generic:id_or_name", Law.RESULT, "B55"),
     _bug("callers:no_rollback", Law.PREFIX_APPLIED, "B77", Semantics.MODERN),
 )
+# Those that only a power cut shows: phase crash finds them.
+POWER_CUTS: Final = (
+    _bug("power_cuts:lowered_before_delete", Law.NO_CORRUPTION, "B01"),
+    _bug("power_cuts:old_tree_dropped_first", Law.NO_CORRUPTION, "B02"),
+    _bug("power_cuts:counts_not_flushed", Law.NO_CORRUPTION, "B04"),
+    _bug("power_cuts:header_written_twice", Law.ATOMIC_OP, "B06"),
+    _bug("power_cuts:discarded_before_delete", Law.ATOMIC_OP, "B15"),
+)
 CATALOGUE: Final = (
     *CANARY,
+    *POWER_CUTS,
     # the group functions
     _bug("group:late_culprit", Law.RIGHT_CULPRIT),
     _bug("group:early_culprit", Law.RIGHT_CULPRIT),

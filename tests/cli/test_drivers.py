@@ -1,5 +1,9 @@
 from collections.abc import Callable
+from pathlib import Path
 from subprocess import CompletedProcess
+
+import pytest
+from snapcheck.impl.adapters.qemu.keeper import KEEPER
 
 Snapcheck = Callable[..., CompletedProcess[str]]
 
@@ -17,7 +21,13 @@ def test_a_driver_of_ones_own_is_explained(snapcheck: Snapcheck) -> None:
     assert "snapcheck new-driver" in snapcheck("drivers").stdout
 
 
-def test_what_is_not_built_is_not_listed_as_usable(snapcheck: Snapcheck) -> None:
+def test_what_is_missing_is_listed_with_what_to_install(
+    snapcheck: Snapcheck, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("SNAPCHECK_QEMU", raising=False)
+    KEEPER.end_all()
     out = snapcheck("drivers").stdout
-    assert "qemu" not in out[: out.index("not usable")]
-    assert "not built yet" in out[out.index("not usable") :]
+    there, _, missing = out.partition("not usable here")
+    assert "savevm" not in there
+    assert "apt-get install qemu-system-x86" in missing

@@ -94,6 +94,19 @@ def test_what_is_left_out_has_the_defaults_of_the_run(snapcheck: Snapcheck, engi
     assert phases_of(None) == PHASES
 
 
+def test_findings_are_pages_in_a_folder(
+    snapcheck: Snapcheck, engine: Engine, failed: RunResult, tmp_path: Path
+) -> None:
+    engine.result = failed
+    snapcheck("run", "--findings", "found")
+    assert [path.name for path in (tmp_path / "found").iterdir()] == ["right-culprit-all-delete-a1b2c3d4.md"]
+    (tmp_path / "file").write_text("")
+    done = snapcheck("run", "--findings", "file")
+    assert done.returncode == 3
+    assert "snapcheck: --findings file: can not write there: " in done.stderr
+    assert done.stdout.startswith("FAILED")
+
+
 def test_a_violation_is_told_with_both_sides_the_culprit_and_the_replay(
     snapcheck: Snapcheck, engine: Engine, failed: RunResult, tmp_path: Path
 ) -> None:
@@ -159,9 +172,11 @@ def test_a_ci_that_gives_up_is_heard_like_a_person_who_does() -> None:
         (("--seconds", "nan"), "--seconds nan: give a number above 0"),
         (("--seconds", "0"), "--seconds 0.0: give a number above 0"),
         (("--profile", "slow"), "--profile 'slow': there is quick, default, deep"),
-        (("--phases", "tour"), "--phases: phase tour is not built yet; there is: images, sweep, walk, stateful"),
-        (("--phases", "stateful,frob"), "--phases: 'frob' is no phase; there is: images, sweep, walk, stateful"),
-        (("--phases", ","), "--phases names no phase; there is: images, sweep, walk, stateful"),
+        (
+            ("--phases", "stateful,frob"),
+            "--phases: 'frob' is no phase; there is: images, sweep, tour, walk, stateful, crash",
+        ),
+        (("--phases", ","), "--phases names no phase; there is: images, sweep, tour, walk, stateful, crash"),
         (("--known", "none.toml"), "--known none.toml: No such file or directory"),
     ],
 )

@@ -17,7 +17,7 @@ from snapcheck.impl.qcow2.layout import FEATURE_FIELDS
 from snapcheck.impl.qcow2.state import State, read_header
 from snapcheck.model.content import pattern
 from snapcheck.model.history import Check
-from snapcheck.model.power_cut import Fill
+from snapcheck.model.power_cut import Filling as Fill
 from snapcheck.model.snapshot import SnapshotInfo
 
 SIZE = 64 << 10

@@ -10,7 +10,9 @@ from snapcheck.fault_injection.crash.states import Funnel, states_of
 from snapcheck.fault_injection.crash.tree import States
 from snapcheck.fault_injection.write_log import Entry, LoggedFile, Sort, WriteLog
 from snapcheck.impl.blockfile import MemoryFile
-from snapcheck.model.power_cut import Cut, Fill, Torn
+from snapcheck.model.power_cut import Cut
+from snapcheck.model.power_cut import Filling as Fill
+from snapcheck.model.power_cut import TornWrite as Torn
 
 SECTOR = 512
 

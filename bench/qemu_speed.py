@@ -1,0 +1,113 @@
+"""What the harness costs on top of QEMU: group operations a second, against a script that sends the same and no more.
+
+    python bench/qemu_speed.py [TURNS]
+
+Three devices; savevm, loadvm and delvm in turn, each of them followed by a light look in the harness. The bare scripts
+have the same disks (served over NBD from memory), and images in files. All take turns in one run, so that a busy
+machine
+is busy for all. Then cases of the sweep a second: start, save, a delete under a fault, and what follows a failure.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from snapcheck.impl.adapters.qemu.keeper import KEEPER
+from snapcheck.impl.adapters.qemu.process import MACHINE, find_program
+from snapcheck.impl.qcow2.prepare import prepared_image
+from snapcheck.impl.targets import find_target
+from snapcheck.model.faults import Fails, IoFault
+from snapcheck.model.operations import DelVm, LoadVm, Operation, SaveVm
+from snapcheck.model.setup import DeviceSpec, Semantics, Setup
+from snapcheck.stateful_tests.session import Care, Session
+
+SETUP = Setup(tuple(DeviceSpec(f"d{at}", sectors=16, tag=9) for at in range(3)), Semantics.MODERN)
+ROUND: tuple[Operation, ...] = (SaveVm("a"), LoadVm("a"), DelVm("a"))
+LINES = ('savevm "a"', 'loadvm "a"', 'delvm "a"')
+ROUNDS_EACH_TURN = 10
+PLACES = 14
+Turn = Callable[[], None]
+
+
+def harness(stack: ExitStack) -> Turn:
+    """Return a round of the harness, as it looks at least."""
+    session = stack.enter_context(Session(find_target("qemu"), SETUP, care=Care.LIGHT))
+
+    def turn() -> None:
+        for operation in ROUND:
+            assert not session.step(operation)
+
+    return turn
+
+
+def bare(stack: ExitStack, folder: Path | None) -> Turn:
+    """Return a round of the commands alone, on images in `folder`, or served from memory."""
+    process = KEEPER.lend(MACHINE)
+    stack.callback(KEEPER.end, process)
+    for spec in SETUP.devices:
+        process.disks.offer(spec.name, prepared_image(spec))
+        server = {"type": "unix", "path": process.disks.address, "abstract": True}
+        below: dict[str, object] = {"driver": "nbd", "server": server, "export": spec.name}
+        if folder is not None:
+            below = {"driver": "file", "filename": str(_image(folder / spec.name))}
+        process.monitor.execute("blockdev-add", {"driver": "qcow2", "node-name": spec.name, "file": below})
+
+    def turn() -> None:
+        for line in LINES:
+            assert not process.monitor.say(line)
+
+    return turn
+
+
+def _image(path: Path) -> Path:
+    options = ("-q", "-f", "qcow2", "-o", "cluster_size=4096")
+    subprocess.run([find_program("qemu-img"), "create", *options, path, "8k"], check=True)
+    return path
+
+
+def fault_case(at: int) -> None:
+    """Run one case of the sweep: a fault at the `at`-th I/O of a delete."""
+    with Session(find_target("qemu"), SETUP) as session:
+        session.step(SaveVm("a"))
+        session.step(DelVm("a"), (IoFault("d1", "any", Fails(), at=at),))
+        session.follow_up()
+
+
+def seconds_of(turn: Turn) -> float:
+    """Return how long some rounds take."""
+    begun = time.perf_counter()
+    for _ in range(ROUNDS_EACH_TURN):
+        turn()
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Print the figures."""
+    turns = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        runners = {
+            "harness, light looks": harness(stack), "bare, the same disks": bare(stack, None),
+            "bare, images in files": bare(stack, folder),
+        }  # fmt: skip
+        taken: dict[str, list[float]] = {name: [] for name in runners}
+        for _ in range(turns):
+            for name, turn in runners.items():
+                taken[name].append(seconds_of(turn))
+    mine, *_ = (median(each) for each in taken.values())
+    for name, each in taken.items():
+        rate = ROUNDS_EACH_TURN * len(ROUND) / median(each)
+        print(f"{name:<24}{rate:7.0f} group operations/s   harness/this {median(each) / mine:.2f}")
+    begun = time.perf_counter()
+    for at in range(PLACES):
+        fault_case(at + 1)
+    print(f"{'fault cases':<24}{PLACES / (time.perf_counter() - begun):7.1f} a second")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""The devices of a history in QEMU: their block nodes, and an export of each, through which a guest has it open.
+
+Walks visit what has a BlockBackend in the order in which those were made (SPEC A.10), and an export is one. So the
+exports are made in the order of the devices, and when one is made anew those behind it are too.
+"""
+
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from snapcheck.impl.adapters.qemu.disks import ROOM_BYTES, DiskServer
+from snapcheck.impl.adapters.qemu.guest import Guest
+from snapcheck.impl.adapters.qemu.monitor import Asked, Json, RefusedError
+from snapcheck.impl.adapters.qemu.pump import Pump
+from snapcheck.impl.blockfile import BlockFile
+from snapcheck.impl.qcow2.image import Image
+from snapcheck.model.content import SECTOR
+from snapcheck.model.setup import DeviceSpec, Kind
+
+UNLIMITED: Final = "unlimited"  # a throttle group that lets everything pass
+_SMALL_CLUSTERS: Final = 512
+
+
+def _over(spec: DeviceSpec) -> str | None:
+    """Return the driver of the node over the image: of the filters, blkdebug (without rules) over small clusters."""
+    if spec.kind is Kind.FILTER_OVER:
+        return "blkdebug" if spec.cluster_bytes == _SMALL_CLUSTERS else "throttle"
+    return "raw" if spec.kind is Kind.RAW_OVER else None
+
+
+def node_of(name: str) -> str:
+    """Return QEMU's name for a node of the harness: a slash can not be in one."""
+    return name.replace("/", ".")
+
+
+@dataclass(slots=True)
+class Device:
+    """One device: its disk, and how it is open. It is `present` while it has a medium.
+
+    `sizes_vary`: going back to a snapshot may give it another size. `bitmaps` are those of its nodes: node and name.
+    """
+
+    spec: DeviceSpec
+    disk: BlockFile
+    read_only: bool
+    present: bool = False
+    exported: bool = False
+    sizes_vary: bool = False
+    bitmaps: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    guest: Guest | None = None
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+class Devices:
+    """Opens, closes and exports devices, by name in the order of the setup."""
+
+    def __init__(self, pump: Pump, monitor: Asked, disks: DiskServer, address: str) -> None:
+        self._pump = pump
+        self._monitor = monitor
+        self._disks = disks
+        self._address = address
+        self.by_name: dict[str, Device] = {}
+
+    def add(self, device: Device) -> None:
+        """Take a device into the group and open it; `RefusedError` when QEMU can not."""
+        self.by_name[device.name] = device
+        device.sizes_vary = _sizes_vary(device)
+        if device.spec.kind is not Kind.EMPTY:
+            self.open(device)
+
+    def adopt(self, device: Device) -> None:
+        """Take in a device of a QEMU that is gone, as it was there; it is closed when it can not be opened."""
+        self.by_name[device.name] = device
+        present, bitmaps = device.present, sorted(device.bitmaps)
+        device.present = device.exported = False
+        device.guest = None
+        if present:
+            with suppress(RefusedError):
+                self.open(device)
+                for node, name in bitmaps:
+                    self._monitor.execute("block-dirty-bitmap-add", {"node": node_of(node), "name": name})
+                device.bitmaps.update(bitmaps)
+
+    # --- opening and closing ----------------------------------------------------------------------
+    def open(self, device: Device) -> None:
+        """Open a device that is closed; `RefusedError` when QEMU can not."""
+        size = device.disk.size() if device.spec.kind is Kind.PLAIN else ROOM_BYTES
+        self._disks.offer(device.name, device.disk, size=size)
+        self._monitor.execute("blockdev-add", self._nodes(device))
+        device.present = True
+        device.bitmaps.clear()
+        self.export_from(device)
+
+    def close(self, device: Device) -> None:
+        """Close a device that is open. Errors of its last writes are not told, nor are they by QEMU."""
+        self._withdraw([device])
+        self._monitor.execute("blockdev-del", {"node-name": device.name})
+        device.present = False
+
+    def reopen(self, device: Device, *, read_only: bool) -> None:
+        """Close a device and open it in that mode; `RefusedError` when it can not be opened: then it stays closed."""
+        self.close(device)
+        device.read_only = read_only
+        self.open(device)
+
+    def remove_all(self) -> None:
+        """Take all devices away; `RefusedError` when QEMU does not let one go."""
+        self._withdraw(self.by_name.values())
+        for device in self.by_name.values():
+            if device.present:
+                self._monitor.execute("blockdev-del", {"node-name": device.name})
+        self.by_name.clear()
+
+    # --- exports ----------------------------------------------------------------------------------
+    def guest_of(self, device: Device, size: int) -> Guest:
+        """Return a guest who has a present device open, and knows its size."""
+        if device.guest is None or device.guest.size != size:
+            self.export_from(device)
+        assert device.guest is not None, "the device has a medium"
+        return device.guest
+
+    def export_from(self, first: Device) -> None:
+        """Make the exports of a device and of all behind it anew, so that their order is that of the devices."""
+        place = [*self.by_name].index(first.name)
+        behind = [device for device in [*self.by_name.values()][place:] if device.present]
+        self._withdraw(behind)
+        for device in behind:
+            self._export(device)
+
+    @contextmanager
+    def resizable(self) -> Generator[None]:
+        """Have no guest on any device meanwhile: QEMU's NBD server does not let a device be resized.
+
+        Another kind of export, to which nobody connects, keeps each device in its place in the walks.
+        """
+        present = [device for device in self.by_name.values() if device.present]
+        for device in present:
+            address = {"type": "unix", "path": f"{self._address}-{device.name}", "abstract": True}
+            kind = {"type": "vhost-user-blk", "node-name": device.name, "writable": not device.read_only}
+            self._monitor.execute("block-export-add", {**kind, "id": _place_of(device), "addr": address})
+        self._withdraw(present)
+        try:
+            yield
+        finally:
+            for device in present:
+                self._export(device)
+            for device in present:
+                self._delete_export(_place_of(device))
+
+    def _withdraw(self, devices: Iterable[Device]) -> None:
+        for device in devices:
+            if device.guest is not None:
+                device.guest.close()
+                device.guest = None
+            if device.exported:
+                self._delete_export(device.name)
+                device.exported = False
+
+    def _delete_export(self, export: str) -> None:
+        self._monitor.execute("block-export-del", {"id": export, "mode": "hard"})
+        self._monitor.await_event(lambda event: _is_deleted(event, export), "an export's end")
+
+    def _export(self, device: Device) -> None:
+        self._monitor.execute(
+            "block-export-add",
+            {
+                "type": "nbd", "id": device.name, "node-name": device.name, "name": device.name,
+                "writable": not device.read_only,
+            },
+        )  # fmt: skip
+        device.exported = True
+        device.guest = Guest(self._pump, self._address, device.name)
+
+    # --- nodes ------------------------------------------------------------------------------------
+    def _nodes(self, device: Device) -> Json:
+        """Return what `blockdev-add` takes for a device."""
+        protocol: Json = {
+            "driver": "nbd", "server": {"type": "unix", "path": self._disks.address, "abstract": True},
+            "export": device.name, "discard": "unmap",
+        }  # fmt: skip
+        over = _over(device.spec)
+        driver = "raw" if device.spec.kind is Kind.PLAIN else "qcow2"
+        name = f"{device.name}/file" if over else device.name
+        node: dict[str, Any] = {"driver": driver, "node-name": node_of(name), "file": protocol}
+        if over:
+            node = {"driver": over, "node-name": device.name, "image" if over == "blkdebug" else "file": node}
+        if over == "throttle":
+            node["throttle-group"] = UNLIMITED
+        return _with_options(node, read_only=device.read_only)
+
+
+def _with_options(node: dict[str, Any], *, read_only: bool) -> Json:
+    """Return `node` and the nodes below it, in one mode, with discards passed down."""
+    below = {key: _with_options(each, read_only=read_only) for key, each in node.items() if key in {"file", "image"}}
+    return {**node, **below, "read-only": read_only, "discard": "unmap"}
+
+
+def _sizes_vary(device: Device) -> bool:
+    """Tell whether the image has a snapshot of another size than its own."""
+    if device.spec.kind in {Kind.EMPTY, Kind.PLAIN}:
+        return False
+    with Image.open(device.disk.clone(), read_only=True) as image:
+        return any(snapshot.disk_size != image.size_bytes for snapshot in image.snapshots)
+
+
+def _place_of(device: Device) -> str:
+    return f"{device.name}-place"
+
+
+def _is_deleted(event: Json, name: str) -> bool:
+    return bool(event["event"] == "BLOCK_EXPORT_DELETED" and event["data"]["id"] == name)
+
+
+def sectors_in(size: int) -> int:
+    """Return how many sectors `size` bytes touch."""
+    return -(-size // SECTOR)

@@ -1,0 +1,198 @@
+"""Looking at QEMU's devices: what it shows in memory, and what is on the disk when it has let go of it.
+
+The list and size in memory come from the monitor, the content through the guest's connection. What snapshots hold, and
+whether the image is sound, our own engine reads from a clone of the disk: QEMU is not asked about its own work.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, cast
+
+from snapcheck.impl.adapters.qemu.answers import errno_of
+from snapcheck.impl.adapters.qemu.devices import Device, Devices, sectors_in
+from snapcheck.impl.adapters.qemu.disks import DiskServer
+from snapcheck.impl.adapters.qemu.monitor import Asked, Json, RefusedError
+from snapcheck.impl.adapters.qemu.nbd import Command
+from snapcheck.impl.adapters.qemu.process import IMG, run_program
+from snapcheck.impl.adapters.qemu.pump import Pump
+from snapcheck.impl.blockfile import BlockError, BlockFile
+from snapcheck.impl.checked import StartError
+from snapcheck.impl.driver import Capabilities
+from snapcheck.impl.observe import CONTENT_BYTES_MAX, contents_of, inspected, nothing_seen
+from snapcheck.impl.qcow2.driver import open_driver
+from snapcheck.model.content import tags_of
+from snapcheck.model.errno import Errno
+from snapcheck.model.history import Check, Level, Observation, View
+from snapcheck.model.setup import Kind
+from snapcheck.model.snapshot import SnapshotInfo
+
+_SECOND: Final = "second-opinion"
+_READS: Final = Capabilities(vmstate=False)  # the VM's state is QEMU's own and no pattern of ours
+
+
+class Clock:
+    """When QEMU took snapshots. It dates them itself; one that it took when it was asked to is shown without date."""
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[int, int]] = []
+
+    def took(self, begun_ns: int, ended_ns: int) -> None:
+        """Note when an operation was under way that may take snapshots."""
+        self._spans.append((begun_ns // 1000 * 1000, ended_ns))  # QEMU's dates are in microseconds
+
+    def undated(self, info: SnapshotInfo) -> SnapshotInfo:
+        """Return `info` without date when it was taken by an operation of the harness."""
+        if not self._is_ours(info.date_sec * 10**9 + info.date_nsec):
+            return info
+        # Where there is no machine, its clock is that of the host.
+        clock = 0 if self._is_ours(info.vm_clock_nsec) else info.vm_clock_nsec
+        return replace(info, date_sec=0, date_nsec=0, vm_clock_nsec=clock)
+
+    def _is_ours(self, instant_ns: int) -> bool:
+        return any(begun <= instant_ns <= ended for begun, ended in reversed(self._spans))
+
+
+class HeldError(Exception):
+    """QEMU does not let a device go; `memory` is what was seen of it before."""
+
+    def __init__(self, memory: View, why: str) -> None:
+        self.memory = memory
+        super().__init__(why)
+
+
+class SecondOpinion:
+    """What `qemu-img check` says of an image: asked for one image in so many, as it takes longer than all the rest.
+
+    Where it finds corruptions and our checker nothing at all, that is a corruption too: one of the two is wrong.
+    """
+
+    EVERY: Final = 16
+
+    def __init__(self, pump: Pump, disks: DiskServer) -> None:
+        self._pump = pump
+        self._disks = disks
+        self._asked = 0
+
+    def on(self, ours: Check, image: BlockFile) -> Check:
+        """Return `ours`, with what the other one adds to it."""
+        self._asked += 1
+        if self._asked % self.EVERY or ours.corruptions or ours.copied_missing:
+            return ours
+        corruptions = self._corruptions(image)
+        if not corruptions:
+            return ours
+        return replace(ours, corruptions=corruptions, messages=("qemu-img check finds corruptions, ours does not",))
+
+    def _corruptions(self, image: BlockFile) -> int:
+        self._disks.offer(_SECOND, image)
+        server = {"type": "unix", "path": self._disks.address, "abstract": True}
+        node = {"driver": "qcow2", "file": {"driver": "nbd", "server": server, "export": _SECOND}}
+        arguments = ("check", "--output=json", f"json:{json.dumps(node)}")
+        try:
+            _, text, _ = run_program(self._pump, IMG, arguments)
+        except StartError:
+            return 0  # it is not installed: there is no second opinion
+        said: Json = json.loads(text) if text else {}
+        return int(said.get("corruptions", 0))
+
+
+class Looker:
+    """Looks at devices. What the monitor shows is asked for once, until `changed` says that it may be another."""
+
+    def __init__(self, monitor: Asked, devices: Devices, clock: Clock, second_opinion: SecondOpinion) -> None:
+        self._second_opinion = second_opinion
+        self._monitor = monitor
+        self._devices = devices
+        self._clock = clock
+        self._shown: Mapping[str, Json] | None = None
+
+    def changed(self) -> None:
+        """Ask the monitor again next time."""
+        self._shown = None
+
+    def size_of(self, device: Device) -> int | None:
+        """Return the size of a present device in bytes; None for a node whose driver is closed."""
+        image = self._image(device)
+        return None if image is None else cast("int", image["virtual-size"])
+
+    def look(self, device: Device, level: Level) -> Observation:
+        """Look at `device`; at level full it is closed and opened. `HeldError` when it can not be closed."""
+        if not device.present:
+            return Observation(device.name, level, nothing_seen(Errno.ENOMEDIUM.name))
+        memory = self._view(device, level)
+        if level is not Level.FULL:
+            return Observation(device.name, level, memory)
+        disk = self._reopened(device, memory)
+        return self.whole(Observation(device.name, level, memory, disk), device)
+
+    def whole(self, seen: Observation, device: Device) -> Observation:
+        """Return what was seen of a device together with what is on its disk: the snapshots' content, and a check."""
+        if device.spec.kind is Kind.PLAIN or seen.disk is None:
+            return seen
+        clone = device.disk.clone()
+        listed = seen.disk.snapshots
+        contents = None if listed is None else contents_of(clone, listed, open_driver, _READS)
+        return replace(seen, contents=contents, check=self._second_opinion.on(inspected(clone), clone))
+
+    def _reopened(self, device: Device, memory: View) -> View:
+        self.changed()
+        try:
+            self._devices.close(device)
+        except RefusedError as error:
+            raise HeldError(memory, str(error)) from error
+        return self.opened(device)
+
+    def opened(self, device: Device) -> View:
+        """Open a device that is closed, and return what it shows."""
+        try:
+            self._devices.open(device)
+        except RefusedError as error:
+            return nothing_seen(errno_of(str(error)).name)
+        return self.view(device)
+
+    def view(self, device: Device) -> View:
+        """Return everything that `device` shows."""
+        return self._view(device, Level.FULL)
+
+    def _view(self, device: Device, level: Level) -> View:
+        image = self._image(device)
+        if image is None:
+            return nothing_seen(Errno.ENOMEDIUM.name)
+        listed = None if device.spec.kind is Kind.PLAIN else self._list(image)
+        if level is Level.LIST:
+            return View(listed)
+        size = cast("int", image["virtual-size"])
+        errors: list[str] = []
+        content = self._content(device, size, errors)
+        return View(listed, sectors_in(size), content, tuple(errors))
+
+    def _image(self, device: Device) -> Json | None:
+        """Return what the monitor shows of a device's image; None for a node whose driver is closed."""
+        if self._shown is None:
+            nodes = cast("list[Json]", self._monitor.execute("query-named-block-nodes", {"flat": True}))
+            self._shown = {node["node-name"]: node["image"] for node in nodes}
+        return self._shown.get(device.name)
+
+    def _list(self, image: Json) -> tuple[SnapshotInfo, ...]:
+        return tuple(
+            self._clock.undated(
+                SnapshotInfo(
+                    each["id"], each["name"], each["vm-state-size"], each["date-sec"], each["date-nsec"],
+                    each["vm-clock-sec"] * 10**9 + each["vm-clock-nsec"],
+                )
+            )
+            for each in image.get("snapshots", ())
+        )  # fmt: skip
+
+    def _content(self, device: Device, size: int, errors: list[str]) -> bytes | None:
+        if size > CONTENT_BYTES_MAX:
+            errors.append("content: EFBIG")
+            return None
+        guest = self._devices.guest_of(device, size)
+        try:
+            raw = guest.request(Command.READ, 0, size) if size else b""
+        except BlockError as error:
+            errors.append(f"content: {error.errno.name}")
+            return None
+        return tags_of(raw.ljust(sectors_in(size) * 512, b"\0"))

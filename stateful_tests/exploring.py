@@ -1,0 +1,80 @@
+"""Exploring the model alone, and what that says: a result like that of a run on a driver."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from snapcheck.model.explore import Explored, Violation, explore
+from snapcheck.model.law_names import Severity
+from snapcheck.model.operations import kind_of
+from snapcheck.model.properties import ALWAYS
+from snapcheck.model.scope import Scope
+from snapcheck.model.space import Space, path_words
+from snapcheck.reports.verdict import Coverage, LawReport, PhaseReport, RunResult, Verdict, ViolationReport
+from snapcheck.stateful_tests.run import snapcheck_version
+from snapcheck.stateful_tests.suite import history_of
+
+NAME: Final = "explore"
+MODEL: Final = "the model"
+STATES: Final = "states"
+TRANSITIONS: Final = "transitions"
+DEPTH: Final = "depth"
+LEAVING: Final = "transitions that lead out of the scope"
+
+
+class ModelExplored(NamedTuple):
+    """What exploring a scope concluded, what was seen, and the space that was explored."""
+
+    result: RunResult
+    seen: Explored
+    space: Space
+
+
+def explore_model(
+    scope: Scope,
+    *,
+    must_stop: Callable[[], bool] = lambda: False,
+    tell: Callable[[int, int], None] = lambda _states, _depth: None,
+) -> ModelExplored:
+    """Explore a scope. The verdict is unknown when it was stopped, or when something interesting was never seen."""
+    begun = time.monotonic()
+    space = Space(scope)
+    seen = explore(space, must_stop=must_stop, tell=tell)
+    seconds = time.monotonic() - begun
+    violations = tuple(_report(space, each, seconds) for each in seen.violations)
+    notes = _notes(seen)
+    verdict = Verdict.FAILED if violations else Verdict.UNKNOWN if notes else Verdict.PASSED
+    broken = [each.broken.law for each in seen.violations]
+    laws = tuple(LawReport(law, seen.transitions, broken.count(law), not_observable=False) for law in ALWAYS)
+    result = RunResult(
+        version=snapcheck_version(), verdict=verdict, driver=MODEL, semantics="classic", seed=0, devices=scope.devices,
+        seconds=round(seconds, 3), phases=(_phase(seen, seconds),), laws=laws, coverage=Coverage(0, 0),
+        violations=violations, notes=notes,
+    )  # fmt: skip
+    return ModelExplored(result, seen, space)
+
+
+def _notes(seen: Explored) -> tuple[str, ...]:
+    stopped = () if seen.complete else (f"stopped when {seen.states:,} states had been seen, not all there are",)
+    return (*stopped, *((f"never seen: {'; '.join(seen.missed)}",) if seen.missed else ()))
+
+
+def _phase(seen: Explored, seconds: float) -> PhaseReport:
+    counts = {STATES: seen.states, TRANSITIONS: seen.transitions, DEPTH: seen.depth, LEAVING: seen.leaving}
+    counts |= {f"sometimes: {words}": 1 for words, depth in seen.reached.items() if depth is not None}
+    return PhaseReport(NAME, 0, seen.transitions, round(seconds, 3), seen.complete, seen.scope.words, counts)
+
+
+def _report(space: Space, violation: Violation, seconds: float) -> ViolationReport:
+    """Return a violation with its path as a history: it can be replayed on a driver, and shows what that does there."""
+    history = history_of(space, violation.path)
+    last, broken, words = violation.path[-1], violation.broken, path_words(violation.path)
+    identity = hashlib.blake2b(f"{broken.law.value} {words}".encode(), digest_size=4).hexdigest()
+    return ViolationReport(
+        id=identity, law=broken.law, severity=Severity.ERROR, device="" if last.device is None else f"d{last.device}",
+        operation=kind_of(history.steps[-1].operation), summary=broken.words, operations=len(history.steps),
+        faults=sum(len(step.faults) for step in history.steps), phase=NAME, found_after_s=round(seconds, 3),
+        known=False, replay=f"snapcheck replay {identity} --driver qcow2", evidence=(f"path: {words}",),
+        step=len(history.steps) - 1, history=history,
+    )  # fmt: skip

@@ -1,0 +1,259 @@
+"""Phase `crash`: the power goes during an operation, or right after it, and every state that may be left is judged.
+
+Bounded and exhaustive first: all sequences of operations that change something, up to a length, from images that are
+about to grow, shared by snapshots, resized (power_cuts/workloads.py). The power goes during the last operation of each
+sequence: cuts during earlier ones are the cases of a shorter sequence. Then, with the time that is left, random
+histories like those of phase walk.
+
+What may be left is enumerated by fault_injection/crash, and what of it is allowed says model/crash.py. Some of the
+disks are used further, repaired, and opened with a second cut.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count, islice
+from random import Random
+from typing import Final, NamedTuple
+
+from snapcheck.fault_injection.crash.cuts import Persistence
+from snapcheck.fault_injection.crash.states import Funnel
+from snapcheck.impl.driver import UnsupportedSetupError
+from snapcheck.impl.targets import find_target
+from snapcheck.model.device import World
+from snapcheck.model.history import History
+from snapcheck.model.law_names import Law
+from snapcheck.model.operations import Operation
+from snapcheck.model.power_cut import Filling
+from snapcheck.model.setup import Setup
+from snapcheck.model.step import start as first_state
+from snapcheck.stateful_tests.chooser import RandomChooser
+from snapcheck.stateful_tests.digest import digest_of
+from snapcheck.stateful_tests.draw_operations import draw_operation
+from snapcheck.stateful_tests.draw_setups import draw_setup
+from snapcheck.stateful_tests.gather import Gatherer, gathering
+from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
+from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, in_turn, witnesses_of
+from snapcheck.stateful_tests.power_cuts.recording import Recorded, Recording, record
+from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, STARTS, crash_operations, starts
+from snapcheck.stateful_tests.session import Session
+from snapcheck.stateful_tests.small_operations import expected
+from snapcheck.stateful_tests.units import SHARDS, Answer, Profile, Unit
+from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
+from snapcheck.stateful_tests.work import Control
+
+NAME: Final = "crash"
+SAMPLED: Final = "workloads whose states were sampled"
+LAWS: Final = (
+    Law.NO_CRASH, Law.OPENS, Law.NO_CORRUPTION, Law.DURABLE, Law.ATOMIC_OP, Law.GROUP_CUT, Law.SAFE_TO_USE,
+    Law.REPAIR_IS_SAFE,
+)  # fmt: skip
+_STEPS_MAX: Final = 12  # of a random history
+_LOOKED_AT: Final = 4  # disks that are made for one that is gone on with
+_BEYOND: Final = (Persistence.ONE_DROPPED, Persistence.ONE_KEPT, Persistence.TWO_DROPPED, Persistence.PREFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a profile goes.
+
+    points   from how many starting images
+    length   of the sequences
+    plans    what is enumerated for each
+    go_on    with how many of the disks of one sequence it is gone on
+    """
+
+    points: int
+    length: int
+    plans: tuple[Plan, ...]
+    go_on: int
+
+
+_EPOCH: Final = Plan((Persistence.EPOCH, *_BEYOND), 1 << 10)
+_TORN: Final = Plan((Persistence.SECTOR_TORN, *_BEYOND), 1 << 12)
+_LYING: Final = Plan((Persistence.NO_BARRIERS,), 1 << 7)  # nothing is promised there but that nobody dies
+_GARBAGE: Final = Plan((Persistence.EPOCH,), 1 << 7, fill=Filling.GARBAGE)
+REACHES: Final = {
+    Profile.QUICK: Reach(len(STARTS) - 2, 1, (_EPOCH,), 2),
+    Profile.DEFAULT: Reach(len(STARTS), 2, (_TORN,), 4),
+    Profile.DEEP: Reach(len(STARTS), 3, (_TORN, _LYING, _GARBAGE), 32),
+}  # fmt: skip
+
+
+def scope(profile: Profile, *, devices: int, length: int) -> str:
+    """Return what was done when every sequence of up to `length` operations was."""
+    reach = REACHES[profile]
+    groups = "1 device" if devices == 1 else f"1 to {min(devices, 3)} devices"
+    models = ", ".join(dict.fromkeys(_words(plan) for plan in reach.plans))
+    return f"a cut at every place of sequences of length {length} from {reach.points} images on {groups}, {models}"
+
+
+def _words(plan: Plan) -> str:
+    model = plan.persistence[0].value
+    return model if plan.fill is Filling.OLD else f"{model} leaving {plan.fill.value}"
+
+
+def run(unit: Unit, control: Control) -> Answer:
+    """Run this shard's workloads, the short ones first. `Answer.length` says up to which length all were run.
+
+    Raises `TargetError` for a driver that can not be started. On KeyboardInterrupt it ends with what it has.
+    """
+    with gathering(unit, control) as gatherer, watchdog() as dog:
+        crash = _Crash(unit, gatherer, dog)
+        try:
+            crash.run()
+        except _Stopped:
+            gatherer.answer.out_of_time = True
+        except KeyboardInterrupt:
+            gatherer.answer.interrupted = True
+    return gatherer.answer
+
+
+class _Stopped(Exception):  # noqa: N818  # no error
+    """Time, or the number of histories that was asked for, has run out."""
+
+
+class _Workload(NamedTuple):
+    """A setup, what is done on it, and the state in front of what is tried next, as the model has it."""
+
+    setup: Setup
+    operations: tuple[Operation, ...]
+    world: World
+
+    def then(self, operation: Operation) -> "_Workload":
+        """Return it with one operation more."""
+        return _Workload(self.setup, (*self.operations, operation), _after(self.world, operation))
+
+
+def _after(world: World, operation: Operation) -> World:
+    changed = {name: states[0].state for name, states in expected(world, operation).devices.items()}
+    return World({**world.devices, **changed}, world.semantics)
+
+
+class _Crash:
+    def __init__(self, unit: Unit, gatherer: Gatherer, dog: Watchdog) -> None:
+        self._unit = unit
+        self._gatherer = gatherer
+        self._dog = dog
+        self._target = find_target(unit.driver)
+        self._able = self._target.abilities
+        self._reach = REACHES[unit.profile]
+        self._going_on = GoingOn(dog)
+
+    def run(self) -> None:
+        """Run all workloads of this shard, then random histories, until `_Stopped` is raised."""
+        if not self._able.io or not self._able.reopen:
+            self._gatherer.answer.counts["no power cuts: the driver's disks can not be listened to"] += 1
+            return
+        for length in range(1, self._reach.length + 1):
+            for workload in self._workloads(length):
+                self._try(workload.setup, workload.operations)
+            self._gatherer.answer.length = length
+        for number in count():
+            self._random(number)
+
+    # --- exhaustive -------------------------------------------------------------------------------
+    def _workloads(self, length: int) -> Iterator[_Workload]:
+        """Yield this shard's sequences of `length` operations; of longer ones those with one parent together.
+
+        Of length 1 each image has its first operation before any has its second: a short run sees them all.
+        """
+        parents = self._parents(length - 1)
+        if length == 1:
+            every = in_turn([[*self._children(parent)] for parent in parents])
+            yield from islice(every, self._unit.shard, None, SHARDS)
+        else:
+            for parent in islice(parents, self._unit.shard, None, SHARDS):
+                yield from self._children(parent)
+
+    def _children(self, parent: _Workload) -> Iterator[_Workload]:
+        for operation in crash_operations(parent.world, kinds=self._able.operations):
+            yield parent.then(operation)
+
+    def _parents(self, operations: int) -> Iterator[_Workload]:
+        if operations:
+            for parent in self._parents(operations - 1):
+                yield from self._children(parent)
+            return
+        points = starts(devices_max=self._unit.devices, semantics=self._unit.semantics, kinds=self._able.operations)
+        for point in points[: self._reach.points]:
+            workload = _Workload(point.setup, (), first_state(point.setup))
+            for operation in point.before:
+                workload = workload.then(operation)
+            yield workload
+
+    # --- random -----------------------------------------------------------------------------------
+    def _random(self, number: int) -> None:
+        """Try a random history, from the seed that belongs to its number."""
+        rng = Random(f"{self._unit.seed}/{self._unit.shard}/{NAME}/{number}")  # noqa: S311  # the same again, not secret
+        chooser = RandomChooser(rng)
+        setup = draw_setup(
+            chooser, semantics=self._unit.semantics, devices_max=self._unit.devices,
+            qcow2_prepared=self._target.format == "qcow2",
+        )  # fmt: skip
+        kinds = tuple(kind for kind in CHANGING_KINDS if self._able.operations is None or kind in self._able.operations)
+        workload = _Workload(setup, (), first_state(setup))
+        for _ in range(rng.randint(1, _STEPS_MAX)):
+            workload = workload.then(draw_operation(chooser, workload.world, kinds=kinds))
+        self._gatherer.answer.counts["random histories"] += 1
+        self._try(setup, workload.operations)
+
+    # --- one workload -----------------------------------------------------------------------------
+    def _try(self, setup: Setup, operations: tuple[Operation, ...]) -> None:
+        """Record one workload and judge every cut during its last operation, unless an earlier run has done so."""
+        case = digest_of(repr((setup, operations)))
+        if case in self._gatherer.before:
+            return
+        if self._gatherer.must_stop():
+            raise _Stopped
+        try:
+            recorded = record(self._target, setup, operations, dog=self._dog)
+        except UnsupportedSetupError:
+            self._gatherer.skipped()
+            return
+        self._gatherer.heard(recorded.session, recorded.found)
+        self._gatherer.answer.counts["workloads"] += 1
+        if recorded.recording is not None:
+            self._cut(recorded.recording, recorded)
+        self._gatherer.ended(recorded.session, case=case)
+
+    def _cut(self, recording: Recording, recorded: Recorded) -> None:
+        """Judge what a cut may leave under each plan of the profile, and go on with some of it."""
+        for plan in self._reach.plans:
+            judge = CutJudge(recording, seed=self._unit.seed)
+            left: list[Left] = []
+            for found in judge.judge(plan):
+                if isinstance(found, Found):
+                    self._keep(recording, found)
+                elif found.bound and found.fitting and not found.broken:
+                    left.append(found)
+            self._count(recorded.session, judge.laws, judge.funnel)
+            self._go_on(judge, left)
+            self._add_laws(recorded.session, self._going_on.take_laws())
+
+    def _go_on(self, judge: CutJudge, left: list[Left]) -> None:
+        """Go on with disks that were left, one of each kind before a second one of any, those new to this shard."""
+        going_on, most = self._going_on, self._reach.go_on
+        tried_before = len(going_on.tried)
+        for each, witness in islice(witnesses_of(left), _LOOKED_AT * most):
+            if len(going_on.tried) - tried_before >= most:
+                return
+            for found in going_on.go_on(remnant(judge, each, witness)):
+                self._keep(judge.recording, found)
+
+    def _keep(self, recording: Recording, found: Found) -> None:
+        whole = recording.history
+        self._gatherer.keep(History(whole.setup, whole.steps, whole.abilities, found.cut), (found.evidence,))
+
+    def _count(self, session: Session, laws: Mapping[Law, list[int]], funnel: Funnel) -> None:
+        self._add_laws(session, laws)
+        counts = self._gatherer.answer.counts
+        counts["enumerated"] += funnel.enumerated
+        counts["distinct"] += funnel.distinct
+        counts["distinct in what is read"] += funnel.read_set_distinct
+        counts["judged"] += funnel.judged
+        counts[SAMPLED] += not funnel.exhaustive
+
+    def _add_laws(self, session: Session, laws: Mapping[Law, list[int]]) -> None:
+        for law, (checked, violated) in laws.items():
+            session.judge.counts[law][0] += checked
+            session.judge.counts[law][1] += violated

@@ -1,0 +1,249 @@
+"""Phase `tour`: the driver is driven through every transition of a small scope of the model.
+
+The model is explored first (model/space.py). Each state is then made on the driver once, by the shortest way, and taken
+up again from copies of the disks (Session.checkpoint): those transitions that change nothing are taken in a row, with a
+close look at the end, each of the others by itself with a close look behind it. A driver whose disks can not be copied
+is sent on walks that take each transition at least once.
+
+What was compared at each: the answer, first_bad_bs and all that the laws ask for, the list, the contents. A refused
+call is a `CallFault`; a transition counts as taken when the fault was met and the driver is where the model is.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from snapcheck.impl.driver import UnsupportedSetupError
+from snapcheck.impl.targets import find_target
+from snapcheck.model.facts import Evidence
+from snapcheck.model.faults import CallFault
+from snapcheck.model.law_names import Law, Severity
+from snapcheck.model.laws import RULES
+from snapcheck.model.operations import Create
+from snapcheck.model.scope import NAMES, Scope, without
+from snapcheck.model.setup import Setup
+from snapcheck.model.space import State, Transition
+from snapcheck.stateful_tests.atlas import Atlas, Cover, atlas_of
+from snapcheck.stateful_tests.gather import Gatherer, gathering
+from snapcheck.stateful_tests.session import Care, Checkpoint, Session
+from snapcheck.stateful_tests.units import SHARDS, Answer, Profile, Unit
+from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
+from snapcheck.stateful_tests.work import Control
+
+Start = Setup | Checkpoint  # what a session begins with
+
+NAME: Final = "tour"
+IN_SCOPE: Final = "transitions in scope"
+TAKEN: Final = "transitions taken"
+DISAGREEING: Final = "transitions disagreeing"
+COUNTS: Final = (IN_SCOPE, TAKEN, DISAGREEING)
+# What nothing in a scope can break: no request is in flight, nothing is repeated or used after a failure.
+LAWS: Final = tuple(
+    law for law in RULES if law not in {Law.DRAINED, Law.RETRY_HEALS, Law.SAFE_TO_USE, Law.ALL_OR_NOTHING}
+)
+_STEPS_MAX: Final = 100  # of one covering walk: what fails at its end is still to be shrunk
+
+_ALONE: Final = Scope(devices=1, names=2, values=2)
+_PAIR: Final = Scope(devices=2, names=1, values=2)
+SCOPES: Final = {
+    Profile.QUICK: (_ALONE, _PAIR),
+    Profile.DEFAULT: (_ALONE, _PAIR, Scope(devices=2, names=2, values=2)),
+    Profile.DEEP: (
+        _ALONE, _PAIR, Scope(devices=2, names=2, values=2), Scope(devices=2, names=1, values=2, duplicates=True),
+        Scope(devices=3, names=1, values=2),
+    ),
+}  # fmt: skip
+
+
+def scopes_of(profile: Profile, *, devices: int, asked: Scope | None) -> tuple[Scope, ...]:
+    """Return the scopes to be toured: the one that was asked for, or those of the profile on so many devices."""
+    if asked is not None:
+        return (asked,)
+    return tuple(dict.fromkeys(replace(each, devices=min(each.devices, devices)) for each in SCOPES[profile]))
+
+
+def run(unit: Unit, control: Control) -> Answer:
+    """Take the transitions from this shard's states. On KeyboardInterrupt it ends with what it has.
+
+    Raises `TargetError` for a driver that can not be started.
+    """
+    with gathering(unit, control) as gatherer, watchdog() as dog:
+        tour = _Tour(unit, gatherer, dog)
+        try:
+            tour.run()
+        except _Stopped:
+            gatherer.answer.out_of_time = True
+        except KeyboardInterrupt:
+            gatherer.answer.interrupted = True
+        gatherer.answer.counts.update(tour.counts)
+    return gatherer.answer
+
+
+def _words(scopes: Sequence[Scope]) -> str:
+    return f"every transition of {'; of '.join(each.words for each in scopes)}"
+
+
+class _Stopped(Exception):  # noqa: N818  # no error
+    """Time, or the number of histories that was asked for, has run out."""
+
+
+class _NoCopiesError(Exception):
+    """The disks do not hold all of the driver's state, so that it can not be taken up from copies."""
+
+
+class _Tour:
+    def __init__(self, unit: Unit, gatherer: Gatherer, dog: Watchdog) -> None:
+        self._unit = unit
+        self._gatherer = gatherer
+        self._dog = dog
+        self._target = find_target(unit.driver)
+        self.counts: Counter[str] = Counter()  # of what is worked out anew when a run goes on
+
+    def run(self) -> None:
+        """Take everything that this shard has to take, or raise `_Stopped`."""
+        unit = self._unit
+        asked = scopes_of(unit.profile, devices=unit.devices, asked=unit.scope)
+        missing, refuses = without(self._target.abilities.operations), self._refuses()
+        scopes = [
+            replace(each, without=(*each.without, *missing), refusals=each.refusals and refuses) for each in asked
+        ]
+        self._gatherer.answer.scope = _words(scopes)
+        works = [atlas_of(scope) for scope in scopes]
+        shares = [atlas.states[unit.shard :: SHARDS] for atlas in works]
+        for atlas, states in zip(works, shares, strict=True):
+            self.counts["states in scope"] += len(states)
+            self.counts[IN_SCOPE] += sum(len(atlas.transitions(state)) for state in states)
+        for number, (atlas, states) in enumerate(zip(works, shares, strict=True)):
+            self._tour(atlas, states, str(number))
+
+    def _tour(self, atlas: Atlas, states: Sequence[State], name: str) -> None:
+        for at, state in enumerate(states):
+            try:
+                self._from(atlas, state, f"{name}.{atlas.space.packed(state)}")
+            except _NoCopiesError:
+                self._cover(atlas, Cover(atlas, states[at:]), f"{name}.walk")
+                return
+            except UnsupportedSetupError:
+                self._gatherer.skipped()
+                return
+
+    def _refuses(self) -> bool:
+        """Tell whether calls of the driver can be refused: a system of its own has to let it be done."""
+        if self._target.factory is None:
+            return True
+        with self._open(Scope(devices=1).setup(self._unit.semantics), Care.LIGHT) as session:
+            session.step(Create("d0", NAMES[0]), (CallFault("d0", "create"),))
+            return not session.history.steps[-1].skipped
+
+    def _require_time(self) -> None:
+        if self._gatherer.must_stop():
+            raise _Stopped
+
+    # --- from copies ------------------------------------------------------------------------------
+    def _from(self, atlas: Atlas, state: State, name: str) -> None:
+        """Take all transitions from a state. Raises `_NoCopiesError` when that can not be done from copies of it."""
+        transitions = atlas.transitions(state)
+        start: Start | None = None
+        at = 0
+        while at < len(transitions):
+            known = self._gatherer.before.get(f"{name}.{at}")
+            if known is not None:  # an earlier run has done that
+                at = int(known.note[0])
+                continue
+            self._require_time()
+            start = start or self._reach(atlas, state)
+            if start is None:
+                self.counts["states that the driver did not reach"] += 1
+                return
+            at = self._case(atlas, state, start, at, name)
+
+    def _reach(self, atlas: Atlas, state: State) -> Start | None:
+        """Make a state on the driver, and return what to take it up from; None when the driver does not get there."""
+        setup = atlas.space.scope.setup(self._unit.semantics)
+        way = atlas.way(state)
+        if not way:
+            return setup
+        with self._open(setup, Care.ASKED) as session:
+            for move in way:
+                if not session.over:
+                    self._gatherer.heard(session, session.step(*move.on(session.world)))
+            self._gatherer.heard(session, session.finish())
+            if session.over or atlas.space.state_of(session.world) != state:
+                return None
+            checkpoint = session.checkpoint()
+            if checkpoint is None:
+                raise _NoCopiesError
+            return checkpoint
+
+    def _open(self, start: Start, care: Care) -> Session:
+        return Session(self._target, start, care=care, dog=self._dog)
+
+    def _case(self, atlas: Atlas, state: State, start: Start, at: int, name: str) -> int:
+        """Take a transition that changes the state, or all in a row that do not; return which one is next."""
+        transitions, case = atlas.transitions(state), f"{name}.{at}"
+        first = transitions[at]
+        row = first.after == state
+        with self._open(start, Care.ASKED if row else Care.CLOSE) as session:
+            going = self._take(atlas, session, first)
+            at += 1
+            while row and going and at < len(transitions) and transitions[at].after == state:
+                going = self._take(atlas, session, transitions[at])
+                at += 1
+            if row:
+                self._agree(session, session.finish())
+            self._gatherer.ended(session, case=case, note=(str(at),))
+        return at
+
+    def _take(self, atlas: Atlas, session: Session, transition: Transition, *, fresh: bool = True) -> bool:
+        """Take one transition, count it if it is `fresh`, and return whether one can go on from where it leads."""
+        counts, after = self._gatherer.answer.counts, transition.after
+        agrees = self._agree(session, session.step(*transition.move.on(session.world)))
+        step = session.history.steps[-1]
+        there = not session.over and atlas.space.state_of(session.world) == after
+        if not fresh:
+            pass
+        elif len(step.met) < len(step.faults):
+            counts["transitions whose call could not be refused"] += 1
+        elif there or not agrees:
+            counts[TAKEN] += 1
+        else:
+            counts["transitions that ended in another way that is allowed"] += 1
+        return there and agrees
+
+    def _agree(self, session: Session, found: Sequence[Evidence]) -> bool:
+        """Hear what speaks against the driver; return whether nothing of severity error does."""
+        self._gatherer.heard(session, found)
+        agrees = all(each.severity is not Severity.ERROR for each in found)
+        self._gatherer.answer.counts[DISAGREEING] += not agrees
+        return agrees
+
+    # --- on walks ---------------------------------------------------------------------------------
+    def _cover(self, atlas: Atlas, cover: Cover, name: str) -> None:
+        """Take what is left on walks, each from a new start; give up when one does not get to anything new."""
+        number, fresh = 0, 1
+        while fresh and not cover.done:
+            number += 1
+            case = f"{name}.{number}"
+            known = self._gatherer.before.get(case)
+            if known is not None:  # an earlier run has done that
+                cover.skip(int(known.note[0]))
+                continue
+            self._require_time()
+            fresh = self._walk(atlas, cover, case)
+
+    def _walk(self, atlas: Atlas, cover: Cover, case: str) -> int:
+        """Go one walk; return how many transitions were new on it."""
+        state, legs, fresh, going = atlas.space.start, 0, 0, True
+        with self._open(atlas.space.scope.setup(self._unit.semantics), Care.ASKED) as session:
+            while going and legs < _STEPS_MAX:
+                leg = cover.next(state)
+                if leg is None:
+                    break
+                legs += 1
+                fresh += leg.fresh
+                going = self._take(atlas, session, leg.transition, fresh=leg.fresh)
+                state = leg.transition.after or state
+            self._agree(session, session.finish())
+            self._gatherer.ended(session, case=case, note=(str(legs),))
+        return fresh

@@ -1,0 +1,223 @@
+"""What is done with the disk that a power cut left: it is used further, repaired, and opened with another cut.
+
+Each is done on a copy. Using it is a history of its own, from the state that was left, and all laws are asked at each
+of its steps: what breaks one breaks safe-to-use. Repairing and opening it are listened to as well, and every state that
+a second cut may leave there must still hold what the first one left: otherwise repair-is-safe is broken.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from snapcheck.fault_injection.crash.cuts import Persistence, image_of
+from snapcheck.fault_injection.write_log import LoggedFile, WriteLog
+from snapcheck.impl.blockfile import BlockError, BlockFile, MemoryFile
+from snapcheck.impl.driver import UnsupportedSetupError
+from snapcheck.impl.qcow2 import ImageError, repair
+from snapcheck.impl.targets import Target
+from snapcheck.model import crash_laws
+from snapcheck.model.crash import Course, as_seen, exactly, stages_that_fit
+from snapcheck.model.crash_laws import CutFacts, going_on
+from snapcheck.model.device import Device, World
+from snapcheck.model.facts import Evidence, error
+from snapcheck.model.history import After, EventList, History, Observation, PowerCut, Purpose
+from snapcheck.model.law_names import Law, Severity
+from snapcheck.model.operations import Create, Delete, Goto, Operation, Write, kind_of
+from snapcheck.model.power_cut import Cut
+from snapcheck.model.setup import Semantics, Setup
+from snapcheck.model.snapshot import as_listed
+from snapcheck.stateful_tests.compare import Judge
+from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left
+from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
+from snapcheck.stateful_tests.session import Checkpoint, Session
+from snapcheck.stateful_tests.watchdog import Watchdog
+
+_PROBE: Final = "probe"
+_TAGS: Final = (97, 98, 99)
+_CUT_AGAIN_MAX: Final = 256  # states of an epoch of a repair
+_SECOND: Final = Persistence.EPOCH
+
+
+@dataclass(frozen=True, slots=True)
+class Remnant:
+    """A disk that a cut left: what the cut was, what was seen of it, and the state that the device is in."""
+
+    target: Target
+    disk: MemoryFile
+    cut: PowerCut
+    observed: Observation
+    device: Device
+    what: str
+
+    @property
+    def name(self) -> str:
+        return self.device.spec.name
+
+    @property
+    def digest(self) -> bytes:
+        """The same for disks that are the same, whatever led to them."""
+        seen = hashlib.blake2b(self.disk.pread(0, self.disk.size()), digest_size=16)
+        seen.update(repr(self.device.spec).encode())
+        return seen.digest()
+
+
+def remnant(judge: CutJudge, left: Left, witness: Cut) -> Remnant:
+    """Return the disk that `witness` leaves, which looks like `left` and fits a stage of the operation at work."""
+    recording = judge.recording
+    disk = image_of(recording.bases[left.device], recording.log, witness)
+    cut = replace(judge.power_cut((left,)), devices=(witness,))
+    device = as_seen(recording.course.stages[max(left.fitting)][left.device], left.before, left.observed)
+    return Remnant(recording.target, disk, cut, left.observed, device, judge.when(left))
+
+
+@dataclass(slots=True)
+class GoingOn:
+    """Goes on with remnants, each different disk once. `laws` counts as a judge does."""
+
+    dog: Watchdog | None = None
+    laws: dict[Law, list[int]] = field(default_factory=lambda: {law: [0, 0] for law in Law})
+    tried: set[bytes] = field(default_factory=set[bytes])
+
+    def go_on(self, left: Remnant) -> Iterator[Found]:
+        """Yield what going on with a remnant shows against the driver, nothing for one that was tried already."""
+        digest = left.digest
+        if digest in self.tried:
+            return
+        self.tried.add(digest)
+        yield from self._counted(Law.SAFE_TO_USE, used(left, dog=self.dog))
+        for after in (After.OPEN, After.REPAIR):
+            if after is After.OPEN or left.target.format == "qcow2":
+                yield from self._counted(Law.REPAIR_IS_SAFE, done_and_cut(left, after))
+
+    def take_laws(self) -> dict[Law, list[int]]:
+        """Return what was counted since the last call."""
+        taken, self.laws = self.laws, {law: [0, 0] for law in Law}
+        return taken
+
+    def _counted(self, law: Law, found: Iterator[Found]) -> Iterator[Found]:
+        first = next(found, None)
+        self.laws[law][0] += 1
+        if first is not None:
+            self.laws[law][1] += 1
+            yield first
+
+
+# --- using it -------------------------------------------------------------------------------------
+def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found]:
+    """Use the disk further, with a close look in between and at the end, and yield what that shows."""
+    spec, world = left.device.spec, World({left.name: left.device})
+    setup, abilities = Setup((spec,)), left.target.abilities
+    checks = {left.name: left.observed.check} if left.observed.check is not None else {}
+    judge = Judge.taking_over(setup, abilities, world, checks)
+    start = Checkpoint(History(setup, [], abilities), (left.disk.clone(),), judge)
+    try:
+        session = Session(left.target, start, dog=dog)
+    except UnsupportedSetupError as refused:
+        evidence = error(
+            Law.SAFE_TO_USE, left.name, f"{left.what}: it does not open", "a disk that opens", str(refused)
+        )
+        yield Found(evidence, replace(left.cut, after=After.USE))
+        return
+    with session:
+        for operation, closely in _uses(left.device):
+            if session.over:
+                return
+            if not _can(left.target, operation):
+                continue
+            found = session.step(operation, purpose=Purpose.PROBE, everywhere=closely)
+            worst = next((each for each in found if each.severity is Severity.ERROR), None)
+            if worst is not None:
+                steps = tuple(session.history.steps)
+                cut = replace(left.cut, after=After.USE, then=steps, seen=steps[-1].observations)
+                yield Found(going_on(After.USE, left.what, left.name, worst), cut)
+                return
+
+
+def _uses(device: Device) -> Iterator[tuple[Operation, bool]]:
+    """Yield what a user may do next, and whether a close look follows: all clusters are written, shared or not."""
+    name, image = device.spec.name, device.image
+    assert image is not None, "only what has an image is judged"
+    sectors, listed = image.sectors, [as_listed(snapshot.info) for snapshot in image.snapshots]
+    half = -(-sectors // 2)
+    if sectors:
+        yield Write(name, 0, sectors, _TAGS[0]), False
+    yield Create(name, _PROBE), False
+    if sectors:
+        yield Write(name, 0, half, _TAGS[1]), False
+    if listed:
+        yield Goto(name, listed[-1].id_str), False
+    if sectors:
+        yield Write(name, 0, min(half, sectors, image.snapshots[-1].sectors if listed else sectors), _TAGS[2]), False
+    yield Delete(name, None, _PROBE), True
+    if listed:
+        yield Delete(name, listed[0].id_str, listed[0].name), True
+
+
+def _can(target: Target, operation: Operation) -> bool:
+    kinds = target.abilities.operations
+    return kinds is None or kind_of(operation) in kinds
+
+
+# --- repairing and opening it ---------------------------------------------------------------------
+def done_and_cut(left: Remnant, after: After) -> Iterator[Found]:
+    """Repair or open the disk, listening, and yield what that shows: when it ends, and when it is cut itself."""
+    log, disk = WriteLog(), left.disk.clone()
+    logged = LoggedFile(log, disk, left.name)
+    failure = _DOING[after](left, logged)
+    if failure:
+        evidence = error(
+            Law.REPAIR_IS_SAFE, left.name, f"{left.what}, then {after.value}: it fails", "success", failure
+        )
+        yield Found(evidence, replace(left.cut, after=after))
+        return
+    judge = new_judge(left.target)
+    for judged in judge.judge(log, left.disk, device=left.name, persistence=_SECOND, bound=_CUT_AGAIN_MAX):
+        found = _lost(left, after, observation(left.name, judged.seen))
+        if found is not None:
+            yield Found(found, replace(left.cut, after=after, again=judged.cut))
+            return
+    yield from _whole(left, after, observation(left.name, judge.look(disk)))
+
+
+def _whole(left: Remnant, after: After, observed: Observation) -> Iterator[Found]:
+    """Judge what is there when it was done to the end: after a repair nothing is left to complain of."""
+    found, check = _lost(left, after, observed), observed.check
+    if found is None and after is After.REPAIR and check is not None:
+        bad = check.corruptions + check.leaks + check.copied_missing
+        if bad:
+            summary = f"{left.what}, then repairing it: the image of {left.name} is not clean"
+            found = error(Law.REPAIR_IS_SAFE, left.name, summary, "a clean image", "; ".join(check.messages[:3]))
+    if found is not None:
+        yield Found(found, replace(left.cut, after=after, seen=(observed,)))
+
+
+def _lost(left: Remnant, after: After, observed: Observation) -> Evidence | None:
+    """Return what speaks against the driver when `observed` is not what the first cut left any more."""
+    course = Course(({left.name: exactly(left.device)},), frozenset())
+    fitting = stages_that_fit(course, left.device, observed)
+    facts = CutFacts(left.what, left.device, course, returned=True, seen=observed, fitting=fitting)
+    worst = next((evidence for _, evidence in crash_laws.judge(facts) if evidence is not None), None)
+    return None if worst is None else going_on(after, left.what, left.name, worst)
+
+
+def _repaired(_: Remnant, disk: BlockFile) -> str:
+    """Repair the image; return why that failed, "" when it did not."""
+    try:
+        repair(disk)
+    except (ImageError, BlockError) as failed:
+        return str(failed)
+    return ""
+
+
+def _opened(left: Remnant, disk: BlockFile) -> str:
+    """Open the disk for writing and never close it; return why that failed, "" when it did not."""
+    system = left.target.built([disk], semantics=Semantics.CLASSIC.value, recorder=EventList())
+    try:
+        system.start(Setup((left.device.spec,)))
+    except UnsupportedSetupError as refused:
+        return str(refused)
+    return ""
+
+
+_DOING: Final[dict[After, Callable[[Remnant, BlockFile], str]]] = {After.REPAIR: _repaired, After.OPEN: _opened}

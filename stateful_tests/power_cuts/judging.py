@@ -1,0 +1,225 @@
+"""What may be left when the power goes at the end of a recording, held against the model and the laws."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Final, NamedTuple, TypeVar
+
+from snapcheck.fault_injection.crash.cuts import Persistence, image_of
+from snapcheck.fault_injection.crash.judge import Judge, Judged
+from snapcheck.fault_injection.crash.seen import Seen
+from snapcheck.fault_injection.crash.states import Funnel
+from snapcheck.model import crash_laws
+from snapcheck.model.crash import stages_that_fit
+from snapcheck.model.crash_laws import CutFacts
+from snapcheck.model.device import Device
+from snapcheck.model.facts import Evidence
+from snapcheck.model.history import Observation, PowerCut
+from snapcheck.model.law_names import Law
+from snapcheck.model.operations import kind_of
+from snapcheck.model.power_cut import Cut, Filling, Sent
+from snapcheck.stateful_tests.power_cuts.recording import Recording
+from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
+
+_TOLD_MAX: Final = 3
+T = TypeVar("T")
+
+
+class Found(NamedTuple):
+    """What speaks against the driver, and the cut that shows it."""
+
+    evidence: Evidence
+    cut: PowerCut
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of one device, `before` the operation at work: states that look the same, as they were judged.
+
+    persistence  the model of the medium under which they may be left; `bound` tells whether all laws bind there
+    fitting      the stages of the operation that they may be in
+    returned     the operation had returned; `broken`: they break a law
+    """
+
+    before: Device
+    judged: Judged
+    persistence: Persistence
+    observed: Observation
+    fitting: frozenset[int]
+    returned: bool
+    bound: bool
+    broken: bool = False
+
+    @property
+    def device(self) -> str:
+        return self.before.spec.name
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which states are looked at: under which models of the medium, and how many of an epoch at most."""
+
+    persistence: tuple[Persistence, ...]
+    bound: int
+    fill: Filling = Filling.OLD
+
+
+@dataclass(slots=True)
+class CutJudge:
+    """Judges the cuts at the end of a recording.
+
+    told_max  so much evidence is given of the same law on the same device; the rest is counted
+    laws      by law: how often it was checked, and how often it was broken
+    funnel    how many states there were at each stage
+    """
+
+    recording: Recording
+    seed: int = 0
+    told_max: int = _TOLD_MAX
+    laws: dict[Law, list[int]] = field(default_factory=lambda: {law: [0, 0] for law in Law})
+    funnel: Funnel = field(default_factory=Funnel)
+    _fitting: dict[tuple[str, Seen], frozenset[int]] = field(default_factory=dict[tuple[str, Seen], frozenset[int]])
+    _told: Counter[tuple[Law, str]] = field(default_factory=Counter[tuple[Law, str]])
+
+    def judge(self, plan: Plan) -> Iterator[Found | Left]:
+        """Yield what is left of each device, and what speaks against the driver, as it is found.
+
+        A model of the medium that comes later in the plan is looked at only if those before it were not exhaustive.
+        """
+        for persistence in plan.persistence:
+            before = Funnel()
+            before.add(self.funnel)
+            yield from self._judge(persistence, plan)
+            if self.funnel.possible - before.possible == self.funnel.enumerated - before.enumerated:
+                return
+
+    def _judge(self, persistence: Persistence, plan: Plan) -> Iterator[Found | Left]:
+        left: dict[str, list[Left]] = {}
+        for device in self.recording.devices:
+            judge = new_judge(self.recording.target)
+            for judged in judge.judge(
+                self.recording.log, self.recording.bases[device], device=device, persistence=persistence,
+                fill=plan.fill, since=self.recording.since, bound=plan.bound, seed=self.seed,
+            ):  # fmt: skip
+                each = self._look(device, judged, persistence)
+                left.setdefault(device, []).append(each)
+                if each.broken:
+                    yield from self._against(judge, each)
+                yield each
+            self.funnel.add(judge.funnel)
+        if len(self.recording.course.changing) > 1:
+            yield from self._groups(left)
+
+    # --- one device -------------------------------------------------------------------------------
+    def _look(self, device: str, judged: Judged, persistence: Persistence) -> Left:
+        """Ask the laws about states that look the same, and count what they say."""
+        recording, seen = self.recording, judged.seen
+        before, observed = recording.world.devices[device], observation(device, seen)
+        fitting = self._fitting.get((device, seen))
+        if fitting is None:
+            fitting = self._fitting[device, seen] = stages_that_fit(recording.course, before, observed)
+        returned, bound = judged.until >= recording.returned, crash_laws.binds(persistence.value, judged.cut)
+        left = Left(before, judged, persistence, observed, fitting, returned, bound)
+        broken = False
+        for law, evidence in crash_laws.judge(self._facts(left)):
+            self.laws[law][0] += 1
+            self.laws[law][1] += evidence is not None
+            broken = broken or evidence is not None
+        return replace(left, broken=True) if broken else left
+
+    def _facts(self, left: Left) -> CutFacts:
+        course = self.recording.course
+        return CutFacts(self.what, left.before, course, left.returned, left.observed, left.fitting, left.bound)
+
+    @property
+    def what(self) -> str:
+        """The operation at work, in words."""
+        return kind_of(self.recording.history.steps[-1].operation)
+
+    def when(self, left: Left) -> str:
+        """Return in words when the power went."""
+        return self._facts(left).when
+
+    def _against(self, judge: Judge, left: Left) -> Iterator[Found]:
+        """Look once more at what breaks a law, closely and with all messages, and yield the evidence."""
+        disk = image_of(self.recording.bases[left.device], self.recording.log, left.judged.cut)
+        closely = replace(left, observed=observation(left.device, judge.look(disk)))
+        for law, evidence in crash_laws.judge(self._facts(closely)):
+            if evidence is not None and self._worth_telling(law, left.device):
+                yield Found(evidence, self.power_cut((closely,)))
+
+    def _worth_telling(self, law: Law, device: str) -> bool:
+        self._told[law, device] += 1
+        return self._told[law, device] <= self.told_max
+
+    def power_cut(self, left: Sequence[Left]) -> PowerCut:
+        """Return a cut that leaves this of the devices, as a history records it."""
+        cuts = tuple(each.judged.cut for each in left)
+        return PowerCut(
+            left[0].persistence.value, cuts, returned=all(each.returned for each in left),
+            seen=tuple(each.observed for each in left), log=sent(self.recording),
+        )  # fmt: skip
+
+    # --- several devices --------------------------------------------------------------------------
+    def _groups(self, left: dict[str, list[Left]]) -> Iterator[Found]:
+        """Hold against each other what one and the same cut may leave of all devices."""
+        for together in product(*(_spans(left[device]) for device in self.recording.devices)):
+            first = max(each.judged.cut.at for each in together)
+            last = min(each.judged.until for each in together)
+            if first > last or first >= self.recording.returned:
+                continue
+            if not all(each.fitting and each.bound for each in together):
+                continue
+            fitting = {each.device: each.fitting for each in together}
+            evidence = crash_laws.group_cut(self.recording.course, self.what, fitting)
+            self.laws[Law.GROUP_CUT][0] += 1
+            if evidence is not None:
+                self.laws[Law.GROUP_CUT][1] += 1
+                if self._worth_telling(Law.GROUP_CUT, evidence.device):
+                    yield Found(evidence, self.power_cut(together))
+
+
+def _spans(left: Iterable[Left]) -> list[Left]:
+    """Return one for each way to fit and each end of an epoch: the one that can be left earliest."""
+    spans: dict[tuple[int, frozenset[int]], Left] = {}
+    for each in left:
+        key = each.judged.until, each.fitting
+        best = spans.get(key)
+        if best is None or each.judged.cut.at < best.judged.cut.at:
+            spans[key] = each
+    return list(spans.values())
+
+
+def witnesses_of(left: Sequence[Left]) -> Iterator[tuple[Left, Cut]]:
+    """Yield the cuts that leave different disks: the first of each kind, then the second of each, and so on."""
+    return in_turn([_Pairs(each) for each in left])
+
+
+class _Pairs(Sequence[tuple[Left, Cut]]):
+    """The witnesses of states that look the same, beside them; a cut is made when it is looked at."""
+
+    def __init__(self, left: Left) -> None:
+        self._left = left
+
+    def __len__(self) -> int:
+        return len(self._left.judged.witnesses)
+
+    def __getitem__(self, place: int) -> tuple[Left, Cut]:  # type: ignore[override]  # no slices
+        return self._left, self._left.judged.witnesses[place]
+
+
+def in_turn(rows: Sequence[Sequence[T]]) -> Iterator[T]:
+    """Yield the first of each row, then the second of each that has one, and so on."""
+    for place in range(max(map(len, rows), default=0)):
+        for row in rows:
+            if place < len(row):
+                yield row[place]
+
+
+def sent(recording: Recording) -> tuple[Sent, ...]:
+    """Return the log of a recording without the data."""
+    return tuple(
+        Sent(each.number, each.device, each.step, each.sort.value, each.offset, each.length, each.region)
+        for each in recording.log.entries
+    )

@@ -1,0 +1,59 @@
+"""What is seen of a disk that a power cut left: by the engine's own eyes, or by those of the driver under test."""
+
+from dataclasses import replace
+
+from snapcheck.fault_injection.crash.judge import Judge, See
+from snapcheck.fault_injection.crash.seen import Seen
+from snapcheck.impl.blockfile import MemoryFile
+from snapcheck.impl.driver import UnsupportedSetupError
+from snapcheck.impl.targets import StartError, Target
+from snapcheck.model.history import Check, EventList, Level, Observation, View
+from snapcheck.model.setup import DeviceSpec, Semantics, Setup
+
+_DIED = "died: "  # before what a driver died of
+
+
+def new_judge(target: Target) -> Judge:
+    """Return who judges the disks of a target: the fast judge for qcow2 images, else the driver itself."""
+    return Judge() if target.format == "qcow2" else Judge(see=eyes_of(target))
+
+
+def eyes_of(target: Target) -> See:
+    """Return what looks at one disk through the driver: opened as a user would, listed, read, and opened again."""
+
+    def look(disk: MemoryFile) -> Seen:
+        system = target.built([disk.clone()], semantics=Semantics.CLASSIC.value, recorder=EventList())
+        try:
+            system.start(Setup((DeviceSpec("d0"),)))
+            seen = system.observe("d0", level=Level.FULL)
+        except UnsupportedSetupError as error:
+            return Seen(error=str(error))
+        except StartError as error:
+            return Seen(error=f"{_DIED}{error}")
+        finally:
+            system.close()
+        return _as_seen(seen)
+
+    return look
+
+
+def _as_seen(seen: Observation) -> Seen:
+    """Return what was observed in the judge's terms; what only a second open showed otherwise is an error."""
+    view = seen.memory
+    if seen.disk is not None and seen.disk != view:
+        view = replace(view, errors=(*view.errors, "reopen: EIO"), content=None)
+    contents = tuple(held for held in seen.contents or () if held is not None)
+    digests = (repr(view), *map(repr, seen.contents or ()))
+    if len(contents) != len(seen.contents or ()):  # what the API can not reach is not judged
+        contents = ()
+    return Seen(view=view, contents=contents, digests=digests, check=seen.check)
+
+
+def observation(device: str, seen: Seen) -> Observation:
+    """Return what was seen as a history records it."""
+    if seen.error:
+        word = seen.error if seen.error.startswith(_DIED) else "EINVAL"
+        view = View(errors=(f"open: {word}",))
+        return Observation(device, Level.FULL, view, check=Check(messages=(seen.error,)))
+    contents = seen.contents if len(seen.contents) == len(seen.view.snapshots or ()) else None
+    return Observation(device, Level.FULL, seen.view, seen.view, contents, seen.check)

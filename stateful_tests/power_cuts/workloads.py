@@ -1,0 +1,105 @@
+"""What power cuts are tried on: images that are about to change in some way, and everything that changes them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from snapcheck.model.device import World
+from snapcheck.model.errno import Errno
+from snapcheck.model.operations import (
+    KINDS,
+    AllCreate,
+    AllDelete,
+    AllGoto,
+    Create,
+    Delete,
+    DelVm,
+    Discard,
+    Flush,
+    Goto,
+    LoadVm,
+    Operation,
+    Reopen,
+    Resize,
+    SaveVm,
+    Transaction,
+    VmstateWrite,
+    Write,
+    WriteZeroes,
+    kind_of,
+)
+from snapcheck.model.setup import DeviceSpec, Semantics, Setup
+from snapcheck.stateful_tests.small_operations import expected, like_an_earlier_one, small_operations
+from snapcheck.stateful_tests.starting_points import Start
+
+_TAG: Final = 9
+_GROUPS: Final = (AllCreate, AllGoto, AllDelete, LoadVm, DelVm, Transaction)
+_CHANGES: Final = (
+    Write, WriteZeroes, Discard, Flush, Resize, VmstateWrite, Create, Goto, Delete, SaveVm, Reopen, *_GROUPS,
+)  # fmt: skip
+CHANGING_KINDS: Final = tuple(KINDS[kind] for kind in _CHANGES)
+
+
+# --- where they start -----------------------------------------------------------------------------
+def _one(*before: Operation, sectors: int = 64, cluster_bytes: int = 512, tag: int = _TAG) -> Start:
+    """Return one device on which `before` was done and flushed."""
+    spec = DeviceSpec("d0", sectors=sectors, cluster_bytes=cluster_bytes, tag=tag)
+    return Start(Setup((spec,)), (*before, Flush("d0")))
+
+
+def _group(devices: int, *before: Operation) -> Start:
+    specs = tuple(DeviceSpec(f"d{number}", sectors=16, cluster_bytes=512, tag=_TAG) for number in range(devices))
+    return Start(Setup(specs), (*before, *(Flush(spec.name) for spec in specs)))
+
+
+def _many(count: int) -> Iterator[Operation]:
+    for number in range(count):
+        yield Write("d0", number, 1, 20 + number)
+        yield Create("d0", f"s{number}")
+
+
+_SHARED: Final = (Create("d0", "a"), Write("d0", 0, 8, 20), Create("d0", "b"), Write("d0", 32, 4, 21))
+_SHARED_BY_ALL: Final = (AllCreate("a"), Write("d0", 0, 4, 20), Write("d1", 0, 4, 20))
+# In words, the simplest first. With clusters of 512 bytes an L1 entry maps 32 KiB, a cluster has 64 of them, a block
+# counts 256 clusters, and a table of one cluster has 64 blocks: 8 MiB.
+STARTS: Final = (
+    ("empty", _one(tag=0, sectors=16)),
+    ("shared clusters", _one(*_SHARED)),
+    ("two devices", _group(2, *_SHARED_BY_ALL)),
+    ("VM state", _one(VmstateWrite("d0", 0, 765, 30), Create("d0", "a", 765), Write("d0", 0, 8, 20), sectors=16)),
+    ("refcount block about to grow", _one(sectors=246)),
+    ("after a resize", _one(*_SHARED[:2], Resize("d0", 88), Write("d0", 80, 4, 22))),
+    ("full L1", _one(Write("d0", 0, 2, 20), Create("d0", "a"), Write("d0", 4090, 2, 21), sectors=4096, tag=0)),
+    ("L1 of more than a sector", _one(Write("d0", 4150, 2, 20), Create("d0", "a"), sectors=4160, tag=0)),
+    ("many snapshots", _one(*_many(8), sectors=16)),
+    ("clusters of 64 KiB", _one(*_SHARED, sectors=256, cluster_bytes=65536)),
+    ("three devices", _group(3, *_SHARED_BY_ALL, Write("d2", 0, 4, 20))),
+    ("refcount table about to grow", _one(sectors=16054)),
+)  # fmt: skip
+
+
+def starts(*, devices_max: int, semantics: Semantics, kinds: Sequence[str] | None = None) -> tuple[Start, ...]:
+    """Return where workloads start, for groups of up to `devices_max`, on a system that performs `kinds`."""
+    able = (start for _, start in STARTS if all(kinds is None or kind_of(each) in kinds for each in start.before))
+    fit = (start for start in able if len(start.setup.devices) <= devices_max)
+    return tuple(replace(start, setup=replace(start.setup, semantics=semantics)) for start in fit)
+
+
+# --- what is done ---------------------------------------------------------------------------------
+def crash_operations(world: World, *, kinds: Sequence[str] | None = None) -> tuple[Operation, ...]:
+    """Return the operations that are worth a cut in the state `world`: those that change something, each once."""
+    group = len(world.devices) > 1
+    every = [
+        operation
+        for operation in small_operations(world, kinds=kinds)
+        if isinstance(operation, _CHANGES)
+        and (group or not isinstance(operation, _GROUPS))
+        and (isinstance(operation, Transaction) or _succeeds(world, operation))
+    ]
+    alike = like_an_earlier_one(world, every)
+    return tuple(operation for operation in every if operation not in alike)
+
+
+def _succeeds(world: World, operation: Operation) -> bool:
+    errnos = expected(world, operation).expected.errnos
+    return errnos is not None and Errno.OK in errnos

@@ -1,0 +1,218 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from snapcheck.impl.adapters.qemu import pump
+from snapcheck.impl.adapters.qemu.answers import device_in, errno_of
+from snapcheck.impl.adapters.qemu.keeper import KEEPER
+from snapcheck.impl.adapters.qemu.looking import SecondOpinion
+from snapcheck.impl.adapters.qemu.process import DAEMON, MACHINE
+from snapcheck.impl.qcow2.prepare import prepared_image
+from snapcheck.impl.targets import StartError, find_target
+from snapcheck.model.errno import Errno
+from snapcheck.model.faults import Fails, Fault, IoFault
+from snapcheck.model.history import Check, Io, Step
+from snapcheck.model.law_names import Law, Severity
+from snapcheck.model.operations import (
+    AddBitmap,
+    Delete,
+    DelVm,
+    Flush,
+    LoadVm,
+    Operation,
+    Reopen,
+    Resize,
+    SaveVm,
+    SetMedium,
+    SetReadOnly,
+    SnapshotAction,
+    Transaction,
+    Write,
+)
+from snapcheck.model.setup import DeviceSpec, Kind, Semantics, Setup
+from snapcheck.stateful_tests.session import Session
+
+pytestmark = pytest.mark.usefixtures("running_qemu")
+PLAIN = (Kind.DRIVER, Kind.DRIVER)
+
+
+def group(kinds: Sequence[Kind]) -> Setup:
+    return Setup(
+        tuple(DeviceSpec(f"d{at}", kind, sectors=16, tag=9) for at, kind in enumerate(kinds)), Semantics.MODERN
+    )
+
+
+def performed(
+    *operations: Operation, kinds: Sequence[Kind] = PLAIN, faults: tuple[Fault, ...] = (), driver: str = "qemu"
+) -> tuple[list[Step], list[tuple[Law, str]]]:
+    """Perform operations, the last one under `faults`; return the steps, and what broke a law in all of them."""
+    with Session(find_target(driver), group(kinds)) as session:
+        found = [each for one in operations[:-1] for each in session.step(one)]
+        found += session.step(operations[-1], faults)
+        steps = list(session.history.steps)
+        found += session.finish()
+    return steps, [(each.law, each.summary) for each in found if each.severity is Severity.ERROR]
+
+
+def transaction(*devices: str, name: str = "t") -> Transaction:
+    return Transaction(tuple(SnapshotAction(device, name) for device in devices))
+
+
+# --- what it does ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("driver", ["qemu", "qemu-jobs"])
+def test_a_saved_machine_comes_back_with_the_content_of_all_its_disks(driver: str) -> None:
+    writes = Write("d0", 0, 8, 20), Write("d1", 8, 8, 21)
+    steps, found = performed(SaveVm("a"), *writes, SaveVm("a"), *writes, LoadVm("a"), DelVm("a"), driver=driver)
+    assert [step.result.errno for step in steps] == [Errno.OK] * 8
+    assert found == []
+
+
+def test_the_environment_of_a_device_is_what_the_harness_makes_it() -> None:
+    operations = (
+        SetReadOnly("d0", read_only=True), Write("d0", 0, 1, 5), SetReadOnly("d0", read_only=False),
+        AddBitmap("d0", "bm0"), AddBitmap("d0", "bm0"), Reopen("d0"), SetMedium("d0", present=False), Flush("d0"),
+        SetMedium("d0", present=True), Resize("d0", 24), Write("d0", 16, 8, 6), Write("d0", 24, 1, 6),
+    )  # fmt: skip
+    steps, found = performed(*operations)
+    expected = [
+        Errno.OK, Errno.EPERM, Errno.OK, Errno.OK, Errno.EEXIST, Errno.OK, Errno.OK, Errno.ENOMEDIUM, Errno.OK,
+        Errno.OK, Errno.OK, Errno.EIO,
+    ]  # fmt: skip
+    assert [step.result.errno for step in steps] == expected
+    assert found == []
+
+
+def test_a_device_keeps_its_place_in_the_walk_when_it_is_opened_again() -> None:
+    steps, found = performed(SaveVm("a"), Reopen("d0"), SaveVm("b"))
+    first = steps[-1].observations[0].memory.snapshots
+    assert first is not None
+    assert [snapshot.vm_state_size > 0 for snapshot in first] == [True, True]
+    assert found == []
+
+
+def test_going_back_gives_a_device_the_size_that_it_had() -> None:
+    steps, found = performed(SaveVm("a"), Resize("d1", 40), LoadVm("a"))
+    assert steps[-1].observations[1].memory.sectors == 16
+    assert found == []
+
+
+def test_empty_read_only_and_plain_devices_stand_beside_the_others() -> None:
+    steps, found = performed(SaveVm("a"), kinds=(Kind.DRIVER, Kind.PLAIN, Kind.EMPTY))
+    assert (steps[-1].result.errno is not Errno.OK, steps[-1].result.first_bad) == (True, "d1")
+    assert found == []
+
+
+def test_the_storage_daemon_takes_and_drops_snapshots_of_several_devices() -> None:
+    operations = (transaction("d0", "d1"), Write("d0", 0, 8, 20), Delete("d0", None, "t"), transaction("d1"))
+    steps, found = performed(*operations, driver="qemu-storage-daemon")
+    assert steps[-1].result.first_bad == "d1"
+    assert found == []
+
+
+# --- faults and what is seen ----------------------------------------------------------------------
+def test_everything_that_reaches_a_disk_is_seen() -> None:
+    steps, _ = performed(Write("d0", 0, 8, 20), Flush("d0"))
+    kinds = {event.kind for step in steps for event in step.events if isinstance(event, Io) and event.device == "d0"}
+    assert {"write", "flush"} <= kinds
+    assert not any(isinstance(event, Io) and event.device == "d1" for step in steps for event in step.events)
+
+
+def test_a_fault_strikes_the_disk_below_one_device_and_qemu_names_that_device() -> None:
+    fault = IoFault("d1", "write", Fails(Errno.ENOSPC), at=1, times=0)
+    steps, _ = performed(transaction("d0", "d1"), faults=(fault,))
+    assert steps[-1].met == (fault,)
+    assert (steps[-1].result.errno, steps[-1].result.first_bad) == (Errno.ENOSPC, "d1")
+
+
+def test_a_delete_that_fails_leaves_memory_and_disk_disagreeing() -> None:
+    fault = IoFault("d1", "any", Fails(Errno.EIO))
+    _, found = performed(SaveVm("a"), DelVm("a"), faults=(fault,))
+    assert Law.MEMORY_IS_DISK in {law for law, _ in found}
+
+
+def test_qemu_img_has_a_second_opinion_on_an_image_that_our_checker_finds_clean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SecondOpinion, "EVERY", 1)
+    process = KEEPER.lend(DAEMON)
+    opinion = SecondOpinion(process.pump, process.disks)
+    image = prepared_image(DeviceSpec("d0", tag=3))
+    assert opinion.on(Check(), image) == Check()
+    image.pwrite(8192, bytes(64))  # refcounts
+    assert opinion.on(Check(), image).corruptions > 0
+    KEEPER.give_back(process)
+
+
+# --- QEMU dying, hanging, missing -----------------------------------------------------------------
+def test_a_qemu_that_dies_is_a_violation_and_the_next_history_has_another_one() -> None:
+    with Session(find_target("qemu"), group(PLAIN)) as session:
+        os.kill(_pid(), signal.SIGKILL)
+        found = session.step(SaveVm("a"))
+    assert [(each.law, "SIGKILL" in each.actual) for each in found] == [(Law.NO_CRASH, True)]
+    assert performed(SaveVm("a"))[1] == []
+
+
+def test_a_qemu_that_does_not_answer_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump, "SECONDS_MAX", 0.5)
+    with Session(find_target("qemu"), group(PLAIN)) as session:
+        os.kill(_pid(), signal.SIGSTOP)
+        found = session.step(SaveVm("a"))
+    assert [each.law for each in found] == [Law.NO_HANG]
+    assert performed(SaveVm("a"))[1] == []
+
+
+def _pid() -> int:
+    (process,) = (each for each in KEEPER.lent if each.program == MACHINE)
+    return process.pid
+
+
+def test_a_harness_that_is_killed_leaves_no_qemu_behind() -> None:
+    program = (
+        "from snapcheck.impl.adapters.qemu.keeper import KEEPER; import time;"
+        "print(KEEPER.lend('qemu-system-x86_64').pid, flush=True); time.sleep(60)"
+    )
+    harness = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert harness.stdout is not None
+    pid = int(harness.stdout.readline())
+    harness.kill()
+    harness.wait()
+    harness.stdout.close()
+    deadline = time.monotonic() + 10
+    while _runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _runs(pid)
+
+
+def _runs(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().split()[2] != "Z"
+
+
+def test_where_there_is_no_qemu_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SNAPCHECK_QEMU", str(tmp_path))
+    KEEPER.end_all()
+    with pytest.raises(StartError, match=r"--qemu .*there is no program qemu-system-x86_64"):
+        _ = find_target("qemu").abilities
+
+
+# --- error texts ----------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "errno", "device"),
+    [
+        ("Could not create snapshot 'd1' on 'd0'", Errno.EUNTOLD, "d0"),
+        ("Could not delete snapshot 'a' on 'd1': Failed to remove: Input/output error", Errno.EIO, "d1"),
+        ("Failed to create snapshot 'x' on device 'd0.file': No space left on device", Errno.ENOSPC, "d0/file"),
+        ("Device 'd1' is writable but does not support snapshots", Errno.EUNTOLD, "d1"),
+        ("No block device node 'nowhere'", Errno.EUNTOLD, None),
+        ("Device has active dirty bitmaps", Errno.EBUSY, None),
+        ("Error while writing VM state: Input/output error", Errno.EIO, None),
+    ],
+)
+def test_an_error_text_tells_an_errno_and_a_device_or_neither(text: str, errno: Errno, device: str | None) -> None:
+    assert errno_of(text) is errno
+    assert device_in(text, ("d0", "d1", "d0/file")) == device

@@ -1,0 +1,294 @@
+"""Phase crash: every seeded bug of power cuts is found, shrunk and replayed, and the engine has none of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from snapcheck.fault_injection.crash.cuts import Persistence, apply
+from snapcheck.impl.blockfile import BlockFile, MemoryFile
+from snapcheck.impl.driver import CreateOptions, Driver
+from snapcheck.impl.generic import Node
+from snapcheck.impl.group import ClassicGroup
+from snapcheck.impl.local import LocalSystem
+from snapcheck.impl.perform import Parts
+from snapcheck.impl.qcow2 import Image, inspect, repair
+from snapcheck.impl.qcow2.driver import Qcow2Driver
+from snapcheck.impl.qcow2.driver import open_driver as open_qcow2
+from snapcheck.impl.qcow2.layout import OFFSET_MASK
+from snapcheck.impl.targets import Target, find_target
+from snapcheck.model.history import After
+from snapcheck.model.law_names import Law
+from snapcheck.model.operations import AllCreate, AllGoto, Create, Delete, Goto, Operation, Write, kind_of
+from snapcheck.model.setup import DeviceSpec, Semantics, Setup
+from snapcheck.model.step import start as first_state
+from snapcheck.reports import reproducer
+from snapcheck.reports.verdict import Verdict
+from snapcheck.reports.words import cut_words
+from snapcheck.stateful_tests import run as run_module
+from snapcheck.stateful_tests.phases import crash
+from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
+from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan
+from snapcheck.stateful_tests.power_cuts.recording import Recording, record
+from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, STARTS, crash_operations, starts
+from snapcheck.stateful_tests.replay import ReplayState, replay, write_disks
+from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
+from snapcheck.stateful_tests.seeded_bugs import POWER_CUTS, SeededBug
+from snapcheck.stateful_tests.seeded_bugs.planting import Insider
+from snapcheck.stateful_tests.shrink import Shrunk, shrink
+from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
+from snapcheck.stateful_tests.work import Control
+
+ENGINE = find_target("qcow2")
+SMALL = Setup((DeviceSpec("d0", sectors=16, cluster_bytes=512, tag=9),))
+PAIR = Setup(tuple(DeviceSpec(name, sectors=16, cluster_bytes=512, tag=9) for name in ("d0", "d1")))
+PER_SHARD = 6  # all of length 1 on the first images; a quick run has the time for more
+OPERATIONS_MAX = 4
+LOST_MAX = 2
+
+
+def answer_to(
+    driver: str = "qcow2", *, shard: int = 0, histories: int | None = PER_SHARD, journal: Path | None = None
+) -> Answer:
+    unit = Unit(
+        driver=driver, phase=crash.NAME, semantics=Semantics.CLASSIC, devices=2, seed=3, shard=shard,
+        histories=histories, seconds=None, profile=Profile.QUICK, journal=None if journal is None else str(journal),
+    )  # fmt: skip
+    return crash.run(unit, Control(lambda _: None))
+
+
+def recording_of(target: Target, setup: Setup, *operations: Operation) -> Recording:
+    recording = record(target, setup, operations).recording
+    assert recording is not None
+    return recording
+
+
+def judged(judge: CutJudge, persistence: Persistence = Persistence.EPOCH) -> list[Found | Left]:
+    return [*judge.judge(Plan((persistence,), 1 << 7))]
+
+
+# --- the seeded bugs ------------------------------------------------------------------------------
+def found_by_the_phase(bug: SeededBug) -> Failure:
+    """Return a failure that shows the law that the bug breaks."""
+    for shard in range(SHARDS):
+        for failure in answer_to(bug.driver, shard=shard).failures:
+            if failure.evidence[0].law is bug.law:
+                return failure
+    pytest.fail(f"{bug.name} was not found")
+
+
+@pytest.mark.parametrize("bug", POWER_CUTS, ids=lambda bug: bug.name)
+def test_a_seeded_bug_is_found_and_shrunk(bug: SeededBug) -> None:
+    failure = found_by_the_phase(bug)
+    shrunk = shrink(find_target(bug.driver), failure.history, failure.evidence, seconds=60)
+    assert shrunk.evidence[0].law is bug.law
+    assert len(shrunk.history.steps) <= OPERATIONS_MAX
+    assert shrunk.history.cut is not None
+    assert sum(len(each.dropped) for each in shrunk.history.cut.devices) <= LOST_MAX
+
+
+def test_the_five_bugs_of_the_list_are_there() -> None:
+    assert {bug.row for bug in POWER_CUTS} == {"B01", "B02", "B04", "B06", "B15"}
+
+
+@pytest.fixture(scope="module")
+def lowered_early() -> Shrunk:
+    """A cut during a delete that lowers counts too early."""
+    target = find_target(POWER_CUTS[0].driver)
+    recording = recording_of(target, SMALL, Create("d0", "a"), Delete("d0", "1", None))
+    found = next(each for each in judged(CutJudge(recording)) if isinstance(each, Found))
+    history = recording.history
+    history.cut = found.cut
+    return shrink(target, history, (found.evidence,), seconds=60)
+
+
+def test_a_reproducer_replays_the_cut_and_passes_on_a_driver_that_is_right(
+    lowered_early: Shrunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "SHRINK_SECONDS_IN_ALL", 2.0)
+    options = RunOptions(phases=(crash.NAME,), profile=Profile.QUICK, histories=24)
+    result = run_driver(find_target(POWER_CUTS[0].driver), options, Silent()).result
+    assert result.verdict is Verdict.FAILED
+    reproducer.write(tmp_path, result)
+    violation = next(each for each in result.violations if each.law is Law.NO_CORRUPTION)
+    driver, history = reproducer.read(tmp_path / f"{violation.id}.py")
+    again = replay(find_target(driver), history, law=violation.law)
+    assert again.state is ReplayState.STILL_FAILS
+    assert lowered_early.history.cut is not None
+    assert again.history.cut is not None
+    assert cut_words(again.history.cut) in again.text
+    assert replay(ENGINE, history).state is ReplayState.FIXED
+
+
+def test_the_disk_that_a_cut_leaves_is_written_and_shows_the_damage(lowered_early: Shrunk, tmp_path: Path) -> None:
+    (path,) = write_disks(find_target(POWER_CUTS[0].driver), lowered_early.history, tmp_path / "disks")
+    assert path.name == "d0.qcow2"
+    assert inspect(MemoryFile("d0", path.read_bytes())).corruptions
+
+
+# --- the engine -----------------------------------------------------------------------------------
+def test_the_engine_passes_with_every_law_of_power_cuts_checked() -> None:
+    options = RunOptions(phases=(crash.NAME,), profile=Profile.QUICK, histories=32, devices=2)
+    result = run_driver(ENGINE, options, Silent()).result
+    assert [each.summary for each in result.violations] == []
+    assert result.verdict is Verdict.PASSED, result.notes
+    assert {each.law for each in result.laws if each.checked} >= set(crash.LAWS)
+    (phase,) = result.phases
+    assert {"enumerated", "distinct", "judged", "workloads"} <= phase.counts.keys()
+    assert not phase.complete
+    assert "sequences of length 1" in phase.scope
+
+
+def test_equal_seeds_give_equal_histories_and_a_journal_keeps_them(tmp_path: Path) -> None:
+    first, second = answer_to(shard=2), answer_to(shard=2, journal=tmp_path / "journal")
+    assert first.digests == second.digests
+    assert first.counts == second.counts
+    again = answer_to(shard=2, journal=tmp_path / "journal")
+    assert again.digests == first.digests
+    assert again.counts == first.counts
+
+
+@pytest.mark.parametrize("persistence", list(Persistence))
+def test_two_devices_are_left_at_one_stage_of_a_group_operation(persistence: Persistence) -> None:
+    recording = recording_of(ENGINE, PAIR, AllCreate("a"), Write("d0", 0, 4, 3), Write("d1", 0, 4, 3), AllGoto("a"))
+    judge = CutJudge(recording)
+    assert not [each for each in judged(judge, persistence) if isinstance(each, Found)]
+    binding = persistence is not Persistence.NO_BARRIERS
+    assert (judge.laws[Law.GROUP_CUT][0] > 0) is binding
+
+
+# --- bugs that other laws show --------------------------------------------------------------------
+class _Backwards(ClassicGroup):
+    """Goes through the devices from the last to the first."""
+
+    __slots__ = ()
+
+    def _walk(self, also: str | None = None) -> Iterator[Node]:
+        return reversed([*super()._walk(also)])  # type: ignore[return-value]  # iterated, no more
+
+
+def test_group_cut_is_broken_when_a_group_goes_backwards() -> None:
+    layers = type("Planted", (LocalSystem,), {"parts": Parts(classic_group=_Backwards)})
+    target = Target("backwards", "a group that goes backwards", open_qcow2, layers=layers)
+    found = [each for each in judged(CutJudge(recording_of(target, PAIR, AllCreate("a")))) if isinstance(each, Found)]
+    assert {each.evidence.law for each in found} == {Law.GROUP_CUT}
+    assert found[0].evidence.actual == "d0 old, d1 new"
+    assert len(found[0].cut.devices) == 2
+
+
+def _went_wrong_before(disk: BlockFile) -> bool:
+    return disk.size() > 0 and inspect(disk).leaks > 0
+
+
+def sweeps_up_carelessly(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+    """Open an image; where clusters leak all counts are forgotten first, and then made anew."""
+    if create is None and not read_only and _went_wrong_before(disk):
+        block = Image.open(disk, read_only=True).header.refcount_table_offset
+        place = int.from_bytes(disk.pread(block, 8), "big")
+        disk.pwrite(place, bytes(512), region="refcount-block")
+        disk.flush()
+        repair(disk)
+    return open_qcow2(disk, read_only=read_only, create=create)
+
+
+class _WritesInPlace(Insider):
+    """Writes over clusters wherever they are, shared or not."""
+
+    __slots__ = ()
+
+    def write(self, offset: int, data: bytes) -> None:
+        state = self._state
+        for place in range(0, len(data), 512):
+            host = state.tables.entry((offset + place) >> 9) & OFFSET_MASK
+            if host:
+                state.host.write(host, data[place : place + 512], "data")
+            else:
+                super().write(offset + place, data[place : place + 512])
+
+
+def forgets_to_copy(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+    """Open an image; where clusters leak nothing is copied any more."""
+    careless = create is None and not read_only and _went_wrong_before(disk)
+    opened = _WritesInPlace if careless else Qcow2Driver
+    return opened.open(disk, read_only=read_only, create=create)
+
+
+def gone_on_with(target: Target, *operations: Operation) -> list[Found]:
+    judge, going_on = CutJudge(recording_of(target, SMALL, *operations)), GoingOn()
+    return [
+        found
+        for left in judged(judge)
+        if isinstance(left, Left)
+        for witness in left.judged.witnesses
+        for found in going_on.go_on(remnant(judge, left, witness))
+    ]
+
+
+def test_repair_is_safe_is_broken_when_opening_can_not_be_cut() -> None:
+    target = Target("careless", "opens carelessly", sweeps_up_carelessly)
+    found = gone_on_with(target, Create("d0", "a"), Goto("d0", "a"))
+    assert {each.evidence.law for each in found} == {Law.REPAIR_IS_SAFE}
+    assert {each.cut.after for each in found} == {After.OPEN}
+    assert all(each.cut.again is not None for each in found)
+
+
+def test_safe_to_use_is_broken_when_a_driver_writes_over_what_a_snapshot_holds() -> None:
+    target = Target("forgetful", "forgets to copy", forgets_to_copy)
+    found = gone_on_with(target, Create("d0", "a"), Goto("d0", "a"))
+    assert {each.evidence.law for each in found} == {Law.SAFE_TO_USE}
+    assert all(each.cut.then for each in found)
+
+
+def test_going_on_with_what_the_engine_leaves_breaks_nothing() -> None:
+    found = gone_on_with(ENGINE, Create("d0", "a"), Write("d0", 0, 4, 3), Create("d0", "b"), Goto("d0", "a"))
+    assert found == []
+
+
+# --- workloads ------------------------------------------------------------------------------------
+def test_the_images_start_as_their_names_say() -> None:
+    by_name = dict(STARTS)
+
+    def image(name: str) -> Image:
+        start = by_name[name]
+        recording = recording_of(ENGINE, start.setup, *start.before)
+        return Image.open(recording.bases["d0"]) if len(start.before) == 1 else Image.open(_last_disk(recording))
+
+    assert image("full L1").header.l1_size * 8 == 512
+    assert image("L1 of more than a sector").header.l1_size * 8 > 512
+    assert len(image("many snapshots").snapshots) == 8
+    assert image("clusters of 64 KiB").header.cluster_bytes == 65536
+    assert image("VM state").snapshots[0].info.vm_state_size
+
+
+@pytest.mark.parametrize(("name", "region"), [
+    ("refcount block about to grow", "refcount-block"), ("refcount table about to grow", "refcount-table"),
+])  # fmt: skip
+def test_what_is_about_to_grow_does_with_the_next_write_to_a_shared_image(name: str, region: str) -> None:
+    start = dict(STARTS)[name]
+    operations = (*start.before, Create("d0", "a"), Write("d0", 0, 4, 3))
+    recording = recording_of(ENGINE, start.setup, *operations)
+    place = recording.bases["d0"].size()
+    grown = [each for each in recording.log.entries if each.region == region and each.offset >= place]
+    assert grown
+
+
+def _last_disk(recording: Recording) -> MemoryFile:
+    disk = recording.bases["d0"].clone()
+    for entry in recording.log.for_device("d0"):
+        apply(entry, disk)
+    return disk
+
+
+def test_what_changes_nothing_is_not_cut() -> None:
+    for start in starts(devices_max=3, semantics=Semantics.CLASSIC)[:3]:
+        operations = crash_operations(first_state(start.setup))
+        assert operations
+        assert all(kind_of(operation) in CHANGING_KINDS for operation in operations)
+
+
+def test_a_driver_that_keeps_its_own_format_is_judged_by_its_own_eyes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2] / "examples" / "python-driver")
+    judge = CutJudge(recording_of(find_target("toydriver:open_driver"), SMALL, Create("d0", "a"), Goto("d0", "a")))
+    left = [each for each in judged(judge) if isinstance(each, Left)]
+    assert len(left) >= 2
+    assert judge.laws[Law.ATOMIC_OP][0] + judge.laws[Law.DURABLE][0] > 0
+    assert not any(each.broken for each in left)

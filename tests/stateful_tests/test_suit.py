@@ -1,0 +1,41 @@
+import pytest
+from snapcheck.model.errno import Errno
+from snapcheck.model.faults import BitFlip, CallFault, Fails, Fault, IoFault, Lost
+from snapcheck.model.history import Abilities
+from snapcheck.model.operations import AddBitmap, Goto, Operation, SaveVm, SnapshotAction, Transaction
+from snapcheck.stateful_tests.suit import suited_faults, suited_operation
+
+FEW = Abilities(
+    call_faults=False, errnos=(Errno.EIO, Errno.EPERM, Errno.ENOSPC), children=False, any_bytes=False, vmstate_bytes=765
+)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "suited"),
+    [
+        (SaveVm(None, 3, 100, 1, 2, 3), SaveVm("vm", 3, 765)),
+        (SaveVm("a" * 254 + "\u00e9"), SaveVm("a" * 254)),
+        (SaveVm("\u00e9t\u00e9"), SaveVm("\u00e9t\u00e9")),
+        (Transaction((SnapshotAction("d0", "a"),), 5, 6, 7), Transaction((SnapshotAction("d0", "a"),))),
+        (AddBitmap("d0/file", "bm0"), AddBitmap("d0", "bm0")),
+        (Goto("d0/file", "a"), Goto("d0/file", "a")),
+    ],
+)
+def test_an_operation_comes_in_the_form_that_the_system_can_perform(drawn: Operation, suited: Operation) -> None:
+    assert suited_operation(drawn, FEW) == suited
+    assert suited_operation(drawn, Abilities()) is drawn
+
+
+@pytest.mark.parametrize(
+    ("drawn", "suited"),
+    [
+        (CallFault("d1", "create", 2, 0, Errno.ENOSPC), IoFault("d1", "any", Fails(Errno.ENOSPC), at=2, times=0)),
+        (IoFault("d1", "write", Fails(Errno.EROFS), times=0), IoFault("d1", "write", Fails(Errno.EPERM), times=0)),
+        (IoFault("d1", "any", Fails(Errno.ENOMEDIUM)), IoFault("d1", "any", Fails(Errno.EIO))),
+        (IoFault("d1", "write", Lost()), IoFault("d1", "write", Lost())),
+        (IoFault("d1", "read", BitFlip(3)), IoFault("d1", "read", BitFlip(3))),
+    ],
+)
+def test_a_fault_comes_in_the_form_that_the_system_can_meet(drawn: Fault, suited: Fault) -> None:
+    assert suited_faults((drawn,), FEW) == (suited,)
+    assert suited_faults((drawn,), Abilities()) == (drawn,)
