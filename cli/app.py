@@ -199,6 +199,29 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folde
     return report_command(folder)
 
 
+@app.command()
+def crash(
+    *,
+    log: Annotated[list[Path], typer.Option(metavar="FILE", help="A dm-log-writes log; once for each device.")],
+    base: Annotated[list[Path], typer.Option(metavar="IMAGE", help="The qcow2 image that the log began on.")],
+    persistence: Annotated[
+        str | None, typer.Option(metavar="A,B", help="What media promise; prefix,epoch,sector-torn by default.")
+    ] = None,
+    bound: Annotated[int, typer.Option(metavar="N", help="States of an epoch before only some are drawn.")] = 32768,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which are drawn then.")] = 0,
+    out: Out = REPORT_FOLDER,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The verdict and what is wrong, no more.")] = False,
+) -> int:
+    """Judge write logs for every power cut.
+
+    The logs are those of QEMU's blklogwrites or of Linux's dm-log-writes, each with the image that it began on.
+    """
+    from snapcheck.cli.crash import CrashCall, crash_command
+
+    call = CrashCall(logs=log, bases=base, persistence=persistence, bound=bound, seed=seed, out=out, quiet=quiet)
+    return crash_command(call)
+
+
 # --- images and drivers ---------------------------------------------------------------------------
 @app.command()
 def check(
@@ -237,15 +260,30 @@ def new_driver(
     return new_driver_command(name)
 
 
-# --- promised, and not there yet ------------------------------------------------------------------
-def _not_built(context: typer.Context) -> int:
-    raise CallError(f"{context.command_path} is not built yet; what there is: snapcheck --help")
+# --- the harness itself ---------------------------------------------------------------------------
+@app.command()
+def bugs(
+    *,
+    only: Annotated[str | None, typer.Option(metavar="A,B", help="Only these: names, rows or subjects.")] = None,
+    profile: Annotated[str, typer.Option(metavar="quick|default|deep", help="How long to look.")] = "default",
+    seconds: Annotated[float | None, typer.Option(metavar="N", help="The budget of each bug instead.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same histories.")] = 0,
+    jobs: Annotated[int | None, typer.Option(metavar="N", help="Processes; all cores by default.")] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines/--no-baselines", help="Hypothesis alone, and uniform random.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for scoreboard.json and junit.xml.")] = None,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar, no lines in between.")] = False,
+) -> int:
+    """Hunt the seeded bugs.
 
+    It says which are found, how fast, and by which phase. Exit status 0 when all are, 1 when some are not.
+    """
+    from snapcheck.cli.bugs import BugsCall, bugs_command
 
-for _name in ("crash", "bugs"):
-    app.command(
-        _name,
-        hidden=True,
-        add_help_option=False,
-        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    )(_not_built)
+    call = BugsCall(
+        only=only, seconds=seconds, profile=profile, jobs=jobs, seed=seed, baselines=baselines, as_json=as_json,
+        out=out, progress=not no_progress,
+    )  # fmt: skip
+    return bugs_command(call)

@@ -47,6 +47,31 @@ class Bar:
         self._bars.console.print(printable(violation_line(violation)), markup=False, highlight=False)
 
 
+class CountBar:
+    """A bar on a terminal for so many things to do; what is worth a line scrolls by above it."""
+
+    def __init__(self, stream: TextIO, what: str) -> None:
+        self._bars = RichProgress(
+            TextColumn(what), BarColumn(bar_width=None), TextColumn("{task.completed:.0f} of {task.total:.0f}"),
+            TimeElapsedColumn(), console=Console(file=stream), expand=True, transient=True,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+
+    @contextmanager
+    def shown(self) -> "Generator[CountBar]":
+        """Draw the bar as long as the block runs."""
+        with self._bars:
+            yield self
+
+    def count(self, done: int, *, of: int, line: str) -> None:
+        """Say that `done` are done; `line` is shown above the bar unless it is empty."""
+        if self._task is None:
+            self._task = self._bars.add_task("", total=of)
+        self._bars.update(self._task, completed=done)
+        if line:
+            self._bars.console.print(printable(line), markup=False, highlight=False)
+
+
 def _nothing(_: Progress) -> float:
     return 0.0
 

@@ -120,7 +120,7 @@ def options_of(call: RunCall) -> RunOptions:
         f"--shrink-seconds {call.shrink_seconds}: give a number, 0 to show violations as they were found",
     )
     return RunOptions(
-        phases=phases_of(call.phases), profile=_profile_of(call.profile), seconds=call.seconds,
+        phases=phases_of(call.phases), profile=profile_of(call.profile), seconds=call.seconds,
         histories=call.histories, devices=call.devices, seed=call.seed,
         jobs=cores() if call.jobs is None else call.jobs,
         known=_known_of(call.known), corpus=_corpus_of(call.corpus), scope=call.scope,
@@ -158,7 +158,8 @@ def semantics_of(call: RunCall, target: Target) -> Semantics:
     return asked or only or Semantics.CLASSIC
 
 
-def _profile_of(text: str) -> Profile:
+def profile_of(text: str) -> Profile:
+    """Return the profile of that name."""
     names = [each.value for each in Profile]
     _require(text in names, f"--profile {text!a}: there is {', '.join(names)}")
     return Profile(text)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from snapcheck.impl.checked import CrashError, StartError, in_words, one_line
-from snapcheck.impl.driver import Abilities, BlockFile, Factory, System, UnsupportedSetupError
+from snapcheck.impl.driver import Abilities, BlockFile, Factory, System, UnsupportedSetupError, abandon
 from snapcheck.impl.observe import nothing_seen
 from snapcheck.model.faults import Fault
 from snapcheck.model.history import Level, Observation, Recorder, Result
@@ -66,6 +66,9 @@ class CheckedSystem:
 
     def close(self) -> None:
         self._system.close()
+
+    def abandon(self) -> None:
+        abandon(self._system)
 
 
 def guarded(name: str, factory: Factory) -> Factory:

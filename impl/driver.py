@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.model.faults import Fault
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 __all__ = [
     "Abilities", "BlockError", "BlockFile", "Capabilities", "CreateOptions", "Driver", "Factory", "OpenDriver", "Out",
-    "System", "UnsupportedSetupError",
+    "System", "UnsupportedSetupError", "abandon",
 ]  # fmt: skip
 
 
@@ -105,6 +105,19 @@ class System(Protocol):
     def perform(self, operation: Operation) -> Result: ...
     def observe(self, device: str, *, level: Level) -> Observation: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Abandoned(Protocol):
+    """A system with more than memory to let go of: `abandon` lets go of it as a power cut does, without closing."""
+
+    def abandon(self) -> None: ...
+
+
+def abandon(system: System) -> None:
+    """Let go of a system whose power is gone: nothing may reach its disks any more."""
+    if isinstance(system, Abandoned):
+        system.abandon()
 
 
 class UnsupportedSetupError(Exception):

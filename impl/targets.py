@@ -18,6 +18,7 @@ from snapcheck.impl.local import LocalSystem
 from snapcheck.model.faults import REGIONS
 from snapcheck.model.history import EventList, Recorder
 from snapcheck.model.setup import DeviceSpec, Semantics, Setup
+from snapcheck.model.snapshot import SnapshotInfo
 
 __all__ = ["StartError", "Target", "TargetError", "find_target", "known_targets"]
 
@@ -28,6 +29,7 @@ _QEMU: Final = "snapcheck.impl.adapters.qemu"
 _SYSTEMS: Final = {  # by name: the factory, and what it is
     "qemu": (f"{_QEMU}.system:QemuSystem", "a running QEMU: savevm, loadvm, delvm, transactions"),
     "qemu-jobs": (f"{_QEMU}.jobs:QemuJobs", "a running QEMU through QMP: snapshot-save, -load and -delete"),
+    "qemu-img": (f"{_QEMU}.img:QemuImg", "qemu-img on images that nobody else has open: snapshot -c, -a and -d"),
     "qemu-storage-daemon": (f"{_QEMU}.daemon:QemuDaemon", "QEMU's storage daemon: transactions of internal snapshots"),
 }
 _PROBE: Final = Setup((DeviceSpec("d0", sectors=128, cluster_bytes=4096),))
@@ -39,6 +41,7 @@ class Target:
 
     `layers` makes a system of an `open_driver`: with another class a bug is planted above the driver.
     `semantics` is the only profile that it can be judged by, None where that is for the user to say.
+    `as_shown` turns an entry as stored into what the system shows of it, None where that is the same.
     `regions` are the names that the driver gives to parts of its image (model.faults.REGIONS, or none of them).
     """
 
@@ -49,7 +52,13 @@ class Target:
     layers: type[LocalSystem] = LocalSystem
     regions: tuple[str, ...] = ()
     semantics: Semantics | None = None
+    as_shown: Callable[[SnapshotInfo], SnapshotInfo] | None = None
     _able: tuple[Abilities, Capabilities | None] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def usual_semantics(self) -> Semantics:
+        """The profile for what depends on none: the only one that it can be judged by, or classic."""
+        return self.semantics or Semantics.CLASSIC
 
     @property
     def abilities(self) -> Abilities:
@@ -63,7 +72,7 @@ class Target:
 
     def _asked(self) -> tuple[Abilities, Capabilities | None]:
         if self._able is None:
-            self._able = _asked(self.built, self.semantics or Semantics.CLASSIC)
+            self._able = _asked(self.built, self.usual_semantics)
         return self._able
 
     @property
@@ -169,9 +178,10 @@ def _target(spec: str, found: object) -> Target:
 
 
 def _system(spec: str, what: str, factory: object) -> Target:
-    """Return the target of a factory; one that has `only_semantics` can be judged by no other profile."""
+    """Return the target of a factory; what it says of itself is in its attributes `only_semantics` and `as_shown`."""
     only: Semantics | None = getattr(factory, "only_semantics", None)
-    return Target(spec, what, factory=guarded(spec, cast("Factory", factory)), semantics=only)
+    as_shown: Callable[[SnapshotInfo], SnapshotInfo] | None = getattr(factory, "as_shown", None)
+    return Target(spec, what, factory=guarded(spec, cast("Factory", factory)), semantics=only, as_shown=as_shown)
 
 
 _CALLS: Final = "An open_driver is called as (disk, *, read_only, create), a factory as (disks, *, semantics, recorder)"

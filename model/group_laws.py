@@ -33,6 +33,12 @@ from snapcheck.model.trace import CHANGING_CALLS, CHANGING_IO, GroupCall, OwnCal
 def right_culprit(facts: StepFacts) -> Judged:
     """first_bad_bs is the first group member whose call reported failure, None exactly on success."""
     actual = facts.step.result.first_bad
+    if facts.names_nobody:
+        lost = _culprit(facts)
+        if lost is not None and lost.function in CHANGING_CALLS:
+            summary = f"{facts.kind} reported success although {lost.function} of {lost.node} had failed"
+            yield error(Law.RIGHT_CULPRIT, lost.device, summary, f"a failure of {lost.node}", "success")
+            return
     if actual == UNWRITTEN:
         return  # out-params says so
     culprit = None if facts.names_nobody else _culprit(facts)

@@ -277,6 +277,7 @@ class Abilities:
     operations: tuple[str, ...] | None = None  # kinds that it can perform; None for all
     call_faults: bool = True  # calls of a driver's functions can be made to fail
     errnos: tuple[Errno, ...] | None = None  # what its disks can fail with; None for anything
+    ids: bool = True  # a delete may be given an id
     any_bytes: bool = True  # names may hold bytes that are no UTF-8
     children: bool = True  # an operation on one node may address a child
     vmstate_bytes: int | None = None  # what it saves is a state of its own, of this size, which it dates itself

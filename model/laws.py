@@ -421,7 +421,7 @@ RULES: Final[Mapping[Law, Rule]] = {
     Law.LOCKS_BALANCED: Rule(locks_balanced, needs=(("locks",), ("calls",))),
     Law.DRAINED: Rule(drained, (Delete, AllDelete, *_CALLERS, Transaction), (("drains",), ("calls",))),
     Law.STOPS_AT_FIRST: Rule(stops_at_first, (*_GROUPS, *_CALLERS), (("calls",), ("io",))),
-    Law.EXCLUDED_UNTOUCHED: Rule(excluded_untouched, needs=(("calls",), ("io",))),
+    Law.EXCLUDED_UNTOUCHED: Rule(excluded_untouched, needs=(("io",),)),
     Law.OUT_PARAMS: Rule(out_params, needs=(("cells",),)),
     Law.RIGHT_CULPRIT: Rule(right_culprit, NAMES_A_DEVICE, (("first_bad",),)),
     Law.ALL_OR_NOTHING: Rule(all_or_nothing, (Transaction,)),

@@ -56,7 +56,8 @@ class DeviceSpec:
     `tag` stamps the active content at the start (0: nothing was ever written). `cluster_bytes` is a hint to drivers
     that have clusters. The root node is called `name`; the child of a raw-over or filter-over device `name/file`.
     `damage` is done to the image last, in order; what follows from it the model can not say, so only phase `images`
-    does any, and asks no more than whether the driver lives.
+    does any, and asks no more than whether the driver lives. `packed`: the active content is stored compressed, where
+    the image is prepared and its format can do that; nobody who reads it notices.
     """
 
     name: str
@@ -67,6 +68,7 @@ class DeviceSpec:
     tag: int = 0
     snapshots: tuple[PreparedSnapshot, ...] = ()
     damage: tuple[Damage, ...] = ()
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
-from snapcheck.model.history import FaultMet, History, Step
+from snapcheck.model.history import FaultMet, History, PowerCut, Step
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import Operation
 from snapcheck.model.setup import Setup
@@ -154,6 +154,19 @@ def check_history(history: History, where: str = "history") -> None:
             if device not in names:
                 raise CodecError(place, f"{ascii(device)[:40]} is no device of this setup")
         _check_indices(step, place)
+    if history.cut is not None:
+        _check_cut(history, history.cut, {device.name for device in history.setup.devices}, f"{where}.cut")
+
+
+def _check_cut(history: History, cut: PowerCut, names: set[str], where: str) -> None:
+    if not history.steps:
+        raise CodecError(where, "the power can not go during the last of no steps")
+    named = {each.device for part in (cut.devices, cut.seen, cut.log) for each in part}
+    for device in sorted(named - names):
+        raise CodecError(where, f"{ascii(device)[:40]} is no device of this setup")
+    for sent in cut.log:
+        if sent.step is not None and not 0 <= sent.step < len(history.steps):
+            raise CodecError(where, f"step {sent.step} is not one of {len(history.steps)} steps")
 
 
 def _node_names(setup: Setup, where: str) -> set[str]:

@@ -178,6 +178,7 @@ def device_words(spec: DeviceSpec) -> str:
     parts += ["read-only"] if spec.read_only else []
     parts += [f"stamped with tag {spec.tag}"] if spec.tag else []
     parts += [f"snapshots {', '.join(map(_prepared_words, spec.snapshots))}"] if spec.snapshots else []
+    parts += ["compressed"] if spec.packed else []
     parts += [f"damaged at {', '.join(hex(each.offset) for each in spec.damage)}"] if spec.damage else []
     return f"{spec.name}: {', '.join(parts)}"
 

@@ -15,7 +15,9 @@ _GEOMETRIES: Final = weighted(  # (sectors, cluster_bytes)
     (4, (16, 4096)), (3, (64, 4096)), (3, (128, 4096)), (3, (16, 512)), (3, (64, 512)), (2, (128, 512)),
     (1, (50, 512)), (1, (33, 4096)), (1, (0, 512)), (1, (128, 65536)),
 )  # fmt: skip
-_CONDITIONS: Final = weighted((5, (False, 0)), (5, (False, 9)), (1, (True, 9)))  # (read_only, tag)
+_CONDITIONS: Final = weighted(  # (read_only, tag, packed)
+    (5, (False, 0, False)), (4, (False, 9, False)), (1, (False, 9, True)), (1, (True, 9, False)),
+)  # fmt: skip
 
 
 def _prepared(id_str: str, name: str, *, tag: int = 11, sectors: int = 0, vm: int = 0) -> PreparedSnapshot:
@@ -69,6 +71,8 @@ def draw_setup(
         templates = pick(chooser, _EACH) if theme == "each" else shared
         if device.kind in HAS_IMAGE:
             device = replace(device, snapshots=tuple(_sized(template, device.sectors) for template in templates))
+        if device.packed and not (qcow2_prepared and device.kind in HAS_IMAGE):
+            device = replace(device, packed=False)
         devices.append(device)
     return Setup(tuple(devices), semantics)
 
@@ -77,10 +81,12 @@ def _draw_device(chooser: Chooser, name: str) -> DeviceSpec:
     # Every kind takes the same number of choices: Hypothesis holds fewer choices for simpler, and an odd kind is not.
     kind = pick(chooser, _KINDS)
     sectors, cluster_bytes = pick(chooser, _GEOMETRIES)
-    read_only, tag = pick(chooser, _CONDITIONS)
+    read_only, tag, packed = pick(chooser, _CONDITIONS)
     if kind is Kind.EMPTY:
         return DeviceSpec(name, kind)
-    return DeviceSpec(name, kind, sectors=sectors, cluster_bytes=cluster_bytes, read_only=read_only, tag=tag)
+    return DeviceSpec(
+        name, kind, sectors=sectors, cluster_bytes=cluster_bytes, read_only=read_only, tag=tag, packed=packed
+    )
 
 
 def _sized(template: PreparedSnapshot, sectors: int) -> PreparedSnapshot:

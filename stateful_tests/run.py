@@ -156,14 +156,14 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
             _replay_corpus(run, options.corpus)
         with crew(options.jobs) as workers:
             for at, name in enumerate(options.phases):
-                _run_phase(run, name, _share_of(options.phases[at:]), workers)
+                _run_phase(run, name, share_of(options.phases[at:]), workers)
         run.whole = True
     except TargetError as error:
         run.notes.append(f"the driver could not be started: {error}")
     except KeyboardInterrupt:
         run.notes.append("interrupted: what had been done until then is reported")
     except Exception as error:  # noqa: BLE001  # a failure of the harness is a verdict too: unknown
-        run.notes.append(f"the harness itself failed: {_where(error)}")
+        run.notes.append(f"the harness itself failed: {where(error)}")
     run.violations.shrink_all(run.failures)
     result = _result(run)
     if options.corpus is not None:
@@ -171,7 +171,7 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
     return Finished(result, tuple(run.sample[:SAMPLE_MAX]), run.whole)
 
 
-def _where(error: Exception) -> str:
+def where(error: Exception) -> str:
     """Return an unexpected exception on one line, with the place that raised it."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split()) or "no text"
@@ -179,7 +179,7 @@ def _where(error: Exception) -> str:
 
 
 # --- phases ---------------------------------------------------------------------------------------
-def _share_of(names: Sequence[str]) -> Fraction:
+def share_of(names: Sequence[str]) -> Fraction:
     """Return which part of what is left is for the first of these phases."""
     weights = [_WEIGHTS.get(name, 1) for name in names]
     return Fraction(weights[0], sum(weights))

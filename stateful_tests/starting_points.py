@@ -41,7 +41,7 @@ def _with_devices(point: Start, devices_max: int) -> Start:
 
 
 def _needs_images(point: Start) -> bool:
-    return any(spec.snapshots for spec in point.setup.devices)
+    return any(spec.snapshots or spec.packed for spec in point.setup.devices)
 
 
 def _spec(number: int, kind: Kind = Kind.DRIVER, *, snapshots: tuple[PreparedSnapshot, ...] = ()) -> DeviceSpec:
@@ -64,6 +64,7 @@ def _image(snapshot_id: str, name: str, tag: int) -> PreparedSnapshot:
     return PreparedSnapshot(snapshot_id, name, sectors=_SECTORS, tag=tag, date_sec=1_600_000_000)
 
 
+_CROSSED: Final = (_image("1", "2", 11), _image("2", "1", 12), _image("3", "a", 11))
 _PAIR: Final = (Kind.DRIVER, Kind.DRIVER)
 _THREE: Final = (Kind.DRIVER, Kind.DRIVER, Kind.DRIVER)
 _POINTS: Final = (
@@ -80,6 +81,13 @@ _POINTS: Final = (
     ),
     # two snapshots, one with VM state
     Start(_group(*_PAIR), (SaveVm("a"), *_overwritten("d0", "d1"), AllCreate("b"), *_overwritten("d1"))),
+    # compressed clusters
+    Start(
+        Setup((
+            replace(_spec(0), packed=True),
+            replace(_spec(1, snapshots=(_image("1", "a", 11),)), packed=True),
+        ))
+    ),
     # a snapshot that the device in the middle has not
     Start(_group(*_THREE), (Create("d0", "a"), Create("d1", "b"), Create("d2", "a"), *_overwritten("d0", "d1"))),
     # nodes over others
@@ -94,11 +102,11 @@ _POINTS: Final = (
         _group(*_PAIR),
         (AllCreate("a"), SubmitWrite("d0", 0, _CLUSTER_SECTORS, 30), SubmitWrite("d1", 0, _CLUSTER_SECTORS, 30)),
     ),
-    # one that is left out, and one that refuses
+    # one that is left out, with names that are another's id, and one that refuses
     Start(
         Setup((
             _spec(0, snapshots=(_image("1", "a", 11),)),
-            replace(_spec(1, snapshots=(_image("1", "a", 11),)), read_only=True),
+            replace(_spec(1, snapshots=_CROSSED), read_only=True),
             DeviceSpec("d2", Kind.EMPTY),
         ))
     ),

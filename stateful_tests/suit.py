@@ -11,11 +11,11 @@ from snapcheck.model.errno import Errno
 from snapcheck.model.facts import root_of
 from snapcheck.model.faults import CallFault, DropsUnflushed, Fails, Fault, IoFault, LandsButFails, Short
 from snapcheck.model.history import Abilities
-from snapcheck.model.operations import AddBitmap, Delete, Operation, RemoveBitmap, SaveVm, Transaction
+from snapcheck.model.operations import AddBitmap, Create, Delete, Goto, Operation, RemoveBitmap, SaveVm, Transaction
 from snapcheck.model.snapshot import NAME_BYTES_MAX, cut_text
 
 _NAME: Final = "vm"  # where the clock would have made one
-_NODE_OPERATIONS: Final = (AddBitmap, RemoveBitmap, Delete)
+_NODE_OPERATIONS: Final = (AddBitmap, RemoveBitmap, Create, Goto, Delete)
 
 
 def suited_operation(operation: Operation, abilities: Abilities) -> Operation:
@@ -26,6 +26,10 @@ def suited_operation(operation: Operation, abilities: Abilities) -> Operation:
     if size is not None and isinstance(operation, Transaction):
         actions = (replace(action, name=_name(action.name, abilities)) for action in operation.actions)
         return Transaction(tuple(actions))
+    if size is not None and isinstance(operation, Create):
+        operation = Create(operation.device, _name(operation.name, abilities))
+    if not abilities.ids and isinstance(operation, Delete):
+        operation = Delete(operation.device, None, operation.name or operation.snapshot_id or "")
     if not abilities.children and isinstance(operation, _NODE_OPERATIONS):
         return replace(operation, device=root_of(operation.device))
     return operation

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from snapcheck.fault_injection.crash.cuts import SectorWrite, filling
 from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.model.content import SECTOR
-from snapcheck.model.power_cut import Filling as Fill
+from snapcheck.model.power_cut import Filling
 
 Rows = NDArray[np.uint16]  # a row of version numbers for each state
 VERSIONS_MAX: Final = 1 << 16
@@ -66,15 +66,15 @@ class Columns:
         return max(len(self.lengths), *(len(column.contents) for column in self.columns), 1)
 
 
-def columns_of(writes: Sequence[SectorWrite], base: MemoryFile, *, fill: Fill, torn: bool) -> Columns:
+def columns_of(writes: Sequence[SectorWrite], base: MemoryFile, *, fill: Filling, torn: bool) -> Columns:
     """Return the columns of `writes` over `base`; with `torn` each sector has a column of its own."""
-    history = _history(writes)
+    history = _history(writes, base, everything=fill is not Filling.OLD)
     by_signature: dict[object, list[int]] = {}
     contents: dict[int, dict[bytes, int]] = {}  # by sector: its contents, numbered
     for sector, changes in history.items():
         versions = {_old(base, sector): 0}
         signature = tuple((place, versions.setdefault(new, len(versions))) for place, new in changes)
-        if fill is not Fill.OLD:
+        if fill is not Filling.OLD:
             versions.setdefault(filling(fill, sector), len(versions))
             signature = (*signature, (-1, versions[filling(fill, sector)]))
         if len(versions) > 1:
@@ -83,17 +83,31 @@ def columns_of(writes: Sequence[SectorWrite], base: MemoryFile, *, fill: Fill, t
     columns = tuple(_column(sectors, contents) for sectors in by_signature.values())
     column_of = {sector: number for number, column in enumerate(columns) for sector in column.sectors}
     survives = tuple(_effect(write, column_of, contents, None) for write in writes)
-    lost = () if fill is Fill.OLD else tuple(_effect(write, column_of, contents, fill) for write in writes)
+    lost = () if fill is Filling.OLD else tuple(_effect(write, column_of, contents, fill) for write in writes)
     lengths, length_after = _lengths(writes, base.size())
     return Columns(base, columns, survives, lost, lengths, length_after)
 
 
-def _history(writes: Sequence[SectorWrite]) -> dict[int, list[tuple[int, bytes]]]:
-    """Return by sector which writes touch it, and what each puts there."""
+def _history(
+    writes: Sequence[SectorWrite], base: MemoryFile, *, everything: bool
+) -> dict[int, list[tuple[int, bytes]]]:
+    """Return by sector which writes touch it, and what each puts there.
+
+    Unless `everything` is wanted, writes are left out that put into a sector what no earlier one had changed: most of
+    what is written whole, as caches do, is as it was.
+    """
     history: dict[int, list[tuple[int, bytes]]] = {}
     for place, write in enumerate(writes):
-        for sector, content in write.sectors:
-            history.setdefault(sector, []).append((place, content))
+        if not write.sectors:
+            continue
+        first = write.sectors[0][0]
+        before = base.pread(first * SECTOR, len(write.sectors) * SECTOR)
+        for at, (sector, content) in enumerate(write.sectors):
+            known = history.get(sector)
+            if known is not None:
+                known.append((place, content))
+            elif everything or content != before[at * SECTOR : (at + 1) * SECTOR]:
+                history[sector] = [(place, content)]
     return history
 
 
@@ -106,7 +120,7 @@ def _column(sectors: list[int], contents: dict[int, dict[bytes, int]]) -> Column
 
 
 def _effect(
-    write: SectorWrite, column_of: dict[int, int], contents: dict[int, dict[bytes, int]], fill: Fill | None
+    write: SectorWrite, column_of: dict[int, int], contents: dict[int, dict[bytes, int]], fill: Filling | None
 ) -> Effect:
     """Return what a write does that survives, or one whose sectors are lost and filled."""
     found: dict[int, tuple[int, int]] = {}  # by column: the version, and where in the write

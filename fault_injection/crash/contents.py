@@ -34,7 +34,6 @@ class Contents:
         first_places = self._slot_of_table() << header.l2_bits
         self._weights = _mixed(first_places[tables.l2.table[self._rows]] + entries.places[shown])
         loose_weights = _mixed(first_places[tables.l2.table[loose.rows]] + loose.places)
-        self._zeroes = bytes(header.cluster_bytes)
         self._changing = [cluster for cluster in tables.data_clusters.tolist() if clusters.changes(cluster)]
         self._numbers = {cluster: self._numbered(cluster, rows, clusters) for cluster in self._changing}
         self._fixed = self._fixed_sums(clusters)
@@ -54,22 +53,17 @@ class Contents:
                 raise NeedsPlainError
         return found
 
-    def _number(self, content: bytes) -> int:
-        return 0 if content == self._zeroes else hash(content) & _ALL
-
     def _numbered(self, cluster: int, rows: Rows, clusters: Clusters) -> tuple[Sums, "Numbers | None"]:
         versions = clusters.versions(cluster, rows)
-        return np.array([self._number(each) for each in versions.contents], dtype=np.uint64), versions.by_state
+        return np.array([clusters.number(each) for each in versions.contents], dtype=np.uint64), versions.by_state
 
     def _fixed_sums(self, clusters: Clusters) -> Sums:
         """Return by row of the L2 tables the sum over the data clusters that never change."""
-        known = {
-            cluster: self._number(clusters.content(cluster, ()))
-            for cluster in self._tables.data_clusters.tolist()
-            if not clusters.changes(cluster)
-        }
-        fixed = ~np.isin(self._clusters, np.array(self._changing, dtype=np.int64))
-        numbers = np.array([known[cluster] for cluster in self._clusters[fixed].tolist()], dtype=np.uint64)
+        changing = np.array(self._changing, dtype=np.int64)
+        known = np.setdiff1d(self._tables.data_clusters, changing, assume_unique=True)
+        known_numbers = np.array([clusters.fixed_number(cluster) for cluster in known.tolist()], dtype=np.uint64)
+        fixed = ~np.isin(self._clusters, changing)
+        numbers = known_numbers[np.searchsorted(known, self._clusters[fixed])]
         sums = np.zeros(len(self._tables.l2.table), dtype=np.uint64)
         np.add.at(sums, self._rows[fixed], self._weights[fixed] * numbers)
         return sums

@@ -13,8 +13,7 @@ from typing import Final, NamedTuple
 from snapcheck.fault_injection.write_log import Entry, Sort, WriteLog
 from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.model.content import SECTOR
-from snapcheck.model.power_cut import Cut
-from snapcheck.model.power_cut import Filling as Fill
+from snapcheck.model.power_cut import Cut, Filling
 
 _ZEROES: Final = bytes(SECTOR)
 
@@ -95,19 +94,19 @@ def image_of(base: MemoryFile, log: WriteLog, cut: Cut) -> MemoryFile:
     before = (entry for entry in log.for_device(cut.device) if entry.number < cut.at)
     for write in sector_writes(before, base.clone()):
         number = write.entry.number
-        if number in lost and cut.fill is Fill.OLD:
+        if number in lost and cut.fill is Filling.OLD:
             continue
         missing = frozenset(torn.get(number, ())) if number not in lost else frozenset(range(len(write.sectors)))
         for place, (sector, content) in enumerate(write.sectors):
             if place not in missing:
                 image.pwrite(sector * SECTOR, content)
-            elif cut.fill is not Fill.OLD:
+            elif cut.fill is not Filling.OLD:
                 image.pwrite(sector * SECTOR, filling(cut.fill, sector))
         length = write.length_after(length)
     image.truncate(length)
     return image
 
 
-def filling(fill: Fill, sector: int) -> bytes:
+def filling(fill: Filling, sector: int) -> bytes:
     """Return what a lost sector holds instead; garbage is the same each time."""
-    return _ZEROES if fill is Fill.ZERO else hashlib.shake_128(b"lost %d" % sector).digest(SECTOR)
+    return _ZEROES if fill is Filling.ZERO else hashlib.shake_128(b"lost %d" % sector).digest(SECTOR)

@@ -60,18 +60,18 @@ class FastJudge:
 
     def judge(self, states: States, places: Places) -> Iterator[Alike]:
         """Yield what `states` show; the same may come several times, and never for states of different epochs."""
-        clusters: dict[int, Clusters] = {}
+        clusters: dict[tuple[int, int], Clusters] = {}
         for front in fronts_of(places, states.rows):
             if front.error:
                 yield from self._closed(front, states)
             elif front.state is None:
                 yield from self._plainly(front.states, states, places)
             else:
-                bits = front.state.header.cluster_bits
-                if bits not in clusters:
-                    clusters[bits] = Clusters(places, bits)
+                kind = bits, size = front.state.header.cluster_bits, front.state.host.file.size()
+                if kind not in clusters:
+                    clusters[kind] = Clusters(places, bits, size=size)
                 try:
-                    some = _Some(front, states, places, clusters[bits])
+                    some = _Some(front, states, places, clusters[kind])
                 except NeedsPlainError:
                     yield from self._plainly(front.states, states, places)
                 else:

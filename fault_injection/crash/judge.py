@@ -22,8 +22,7 @@ from snapcheck.fault_injection.crash.tree import States
 from snapcheck.fault_injection.crash.versions import Numbers
 from snapcheck.fault_injection.write_log import WriteLog
 from snapcheck.impl.blockfile import MemoryFile
-from snapcheck.model.power_cut import Cut
-from snapcheck.model.power_cut import Filling as Fill
+from snapcheck.model.power_cut import Cut, Filling
 
 See = Callable[[MemoryFile], Seen]
 
@@ -78,7 +77,7 @@ class Judge:
         self._fast = FastJudge(self.funnel)
 
     def judge(
-        self, log: WriteLog, base: MemoryFile, *, device: str, persistence: Persistence, fill: Fill = Fill.OLD,
+        self, log: WriteLog, base: MemoryFile, *, device: str, persistence: Persistence, fill: Filling = Filling.OLD,
         since: int = 0, bound: int = STATES_MAX, seed: int = 0,
     ) -> Iterator[Judged]:  # fmt: skip
         """Yield what the states of `device` show; `base` is what its disk held when the log began.

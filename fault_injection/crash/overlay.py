@@ -1,7 +1,7 @@
 """Crash states as disks that can be read, without making a copy of each: what was there, and the columns over it."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -42,6 +42,20 @@ class Places:
         high = bisect_left(self._sectors, -(-(offset + length) // SECTOR))
         return list(zip(self._sectors[low:high], self._where[low:high], strict=True))
 
+    def patched(self, offset: int, length: int, versions: Sequence[int] | Mapping[int, int], *, size: int) -> bytes:
+        """Return a range of bytes where columns have these `versions`; behind `size`, the file's end, are zeroes."""
+        raw = self.columns.base.pread(offset, length)
+        changed = self.within(offset, length)
+        if changed:
+            patched = bytearray(raw)
+            for sector, (number, place) in changed:
+                content = self.columns.columns[number].contents[versions[number]][place]
+                start = sector * SECTOR - offset
+                low, high = max(start, 0), min(start + SECTOR, length)
+                patched[low:high] = content[low - start : high - start]
+            raw = bytes(patched)
+        return raw if offset + length <= size else raw[: max(size - offset, 0)].ljust(length, b"\0")
+
     def columns_within(self, offset: int, length: int) -> tuple[int, ...]:
         """Return the columns that have a part in a range of bytes."""
         return tuple(dict.fromkeys(number for _, (number, _) in self.within(offset, length)))
@@ -70,17 +84,7 @@ class Overlay:
 
     def pread(self, offset: int, length: int, *, region: str = "") -> bytes:
         self.reads.append(Read(region, offset, length))
-        raw = self._columns.base.pread(offset, length)
-        changed = self._places.within(offset, length)
-        if not changed:
-            return raw
-        patched = bytearray(raw)
-        for sector, (number, place) in changed:
-            content = self._columns.columns[number].contents[self._row[number]][place]
-            start = sector * SECTOR - offset
-            low, high = max(start, 0), min(start + SECTOR, length)
-            patched[low:high] = content[low - start : high - start]
-        return bytes(patched)
+        return self._places.patched(offset, length, self._row, size=self.size())
 
     def pwrite(self, offset: int, data: bytes, *, region: str = "") -> None:  # noqa: ARG002  # the protocol's
         _refuse()

@@ -15,9 +15,10 @@ from snapcheck.fault_injection.crash.cuts import Persistence, SectorWrite, secto
 from snapcheck.fault_injection.crash.tree import Plan, States, Tree
 from snapcheck.fault_injection.write_log import Sort, WriteLog
 from snapcheck.impl.blockfile import MemoryFile
-from snapcheck.model.power_cut import Filling as Fill
+from snapcheck.model.power_cut import Filling
 
 STATES_MAX: Final = 1 << 15  # in one epoch
+WAYS_MAX: Final = 10**300
 _WINDOW_WRITES: Final = 48  # epochs are looked at together up to so many writes
 
 
@@ -25,7 +26,8 @@ _WINDOW_WRITES: Final = 48  # epochs are looked at together up to so many writes
 class Funnel:
     """How many states there were at each stage, and what judging them took.
 
-    enumerated  subsets of writes that were covered, of `possible` ones
+    enumerated  subsets of writes that were covered, of `possible` ones; neither is counted beyond `WAYS_MAX`
+    sampled     epochs of which not all subsets were covered
     distinct    different disks among them, by epoch
     read_set_distinct  those that differ in anything that opening, listing, checking and reading look at
     judged      states whose verdict was computed
@@ -35,6 +37,7 @@ class Funnel:
 
     enumerated: int = 0
     possible: int = 0
+    sampled: int = 0
     distinct: int = 0
     read_set_distinct: int = 0
     judged: int = 0
@@ -43,7 +46,7 @@ class Funnel:
 
     @property
     def exhaustive(self) -> bool:
-        return self.enumerated == self.possible
+        return not self.sampled
 
     @property
     def fraction(self) -> float:
@@ -53,12 +56,12 @@ class Funnel:
     def add(self, other: "Funnel") -> None:
         """Add what another device or persistence model came to."""
         for name in Funnel.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+            setattr(self, name, min(getattr(self, name) + getattr(other, name), WAYS_MAX))
 
 
 def states_of(
     log: WriteLog, base: MemoryFile, *, device: str, persistence: Persistence, funnel: Funnel,
-    fill: Fill = Fill.OLD, since: int = 0, bound: int = STATES_MAX, seed: int = 0,
+    fill: Filling = Filling.OLD, since: int = 0, bound: int = STATES_MAX, seed: int = 0,
 ) -> Iterator[States]:  # fmt: skip
     """Yield the different states that a power cut may leave of `device`, some epochs at a time.
 
@@ -84,7 +87,5 @@ def states_of(
 
 def _grown(tree: Tree, until: int, funnel: Funnel) -> States:
     states = tree.grow(until=until)
-    funnel.enumerated += tree.enumerated
-    funnel.possible += tree.possible
-    funnel.distinct += tree.distinct
+    funnel.add(Funnel(tree.enumerated, tree.possible, tree.sampled, tree.distinct))
     return states

@@ -16,8 +16,8 @@ from snapcheck.fault_injection.crash.front import Front
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError
 from snapcheck.fault_injection.crash.trees import Flags, any_of_row, l2_rows, trees_of
 from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
-from snapcheck.impl.qcow2.host import Codec, Words, decoded
-from snapcheck.impl.qcow2.layout import ImageError, ceil_div
+from snapcheck.impl.qcow2.host import Codec, Words
+from snapcheck.impl.qcow2.layout import OFFSET_MASK, ImageError, ceil_div
 from snapcheck.impl.qcow2.state import State
 
 _CELLS_MAX: Final = 1 << 24  # versions of tables times clusters of the file
@@ -142,18 +142,18 @@ class FrontTables:
         leaks = np.zeros(len(states), dtype=np.bool_)
         for index, versions in zip(self._blocks, self._block_versions, strict=True):
             raw = b"".join(versions.contents)
-            block = np.minimum(codec.array(raw).astype(np.uint64), _COUNT_MAX).astype(np.int64).reshape(-1, entries)
-            first = index * entries
+            whole, first = codec.array(raw).reshape(-1, entries), index * entries
             inside = max(0, min(self._size - first, entries))
-            behind = any_of_row(block[:, inside:] > 0)
-            counts.known[first : first + inside] = block[0, :inside]
+            behind = any_of_row(whole[:, inside:] != 0)
+            block = np.minimum(whole[:, :inside].astype(np.uint64), _COUNT_MAX).astype(np.int64)
+            counts.known[first : first + inside] = block[0]
             if versions.by_state is None:
                 leaks |= behind[0]
                 continue
             by_state = versions.by_state[states]
             leaks |= behind[by_state]
             wide = np.zeros((len(block), self._size), dtype=np.int64)
-            wide[:, first : first + inside] = block[:, :inside] - block[0, :inside]
+            wide[:, first : first + inside] = block - block[0]
             counts.factors.append(_Factor(by_state, {_COUNTS: wide}))
         return counts, leaks
 
@@ -194,16 +194,16 @@ def _blocks(state: State, clusters: int) -> tuple[dict[int, int], bool]:
     """Return by index the cluster of each refcount block, and whether there is one that can not be where it is said."""
     header = state.header
     length = header.refcount_table_clusters << header.cluster_bits
-    table = decoded(state.host.read(header.refcount_table_offset, length, "refcount-table"))
+    table = np.frombuffer(state.host.read(header.refcount_table_offset, length, "refcount-table"), dtype=">u8")
     blocks: dict[int, int] = {}
     wrong, known = False, set[int]()
-    for index, offset in enumerate(table):
+    for index in np.flatnonzero(table).tolist():
+        word = int(table[index])
+        offset = word & OFFSET_MASK
         cluster = offset >> header.cluster_bits
-        if not offset:
-            continue
-        if offset & (header.cluster_bytes - 1) or cluster >= clusters or cluster in known:
-            wrong = True
-        else:
+        astray = offset & (header.cluster_bytes - 1) or cluster >= clusters or cluster in known
+        wrong = wrong or bool(astray) or word != offset
+        if offset and not astray:
             blocks[index] = cluster
             known.add(cluster)
     return blocks, wrong

@@ -16,9 +16,7 @@ from snapcheck.fault_injection.crash.columns import Columns, Effect, Rows, colum
 from snapcheck.fault_injection.crash.cuts import Persistence, SectorWrite
 from snapcheck.fault_injection.write_log import Sort
 from snapcheck.impl.blockfile import MemoryFile
-from snapcheck.model.power_cut import Cut
-from snapcheck.model.power_cut import Filling as Fill
-from snapcheck.model.power_cut import TornWrite as Torn
+from snapcheck.model.power_cut import Cut, Filling, TornWrite
 
 _TORN_SUBSETS_MAX: Final = 64  # of the sectors of one write
 _TORN_PARENTS_MAX: Final = 64  # states that each torn write is tried on
@@ -38,7 +36,7 @@ class Plan:
 
     device: str
     persistence: Persistence
-    fill: Fill
+    fill: Filling
     bound: int
 
     @property
@@ -89,12 +87,12 @@ class _Born(NamedTuple):
 
 
 class Tree:
-    """The states of a few epochs. After `grow` the counts are there: ways covered, possible ones, different states."""
+    """The states of a few epochs. After `grow` the counts are there (states.Funnel says what they mean)."""
 
     def __init__(
         self, plan: Plan, window: Sequence[SectorWrite], base: MemoryFile, *, at: int, rng: np.random.Generator
     ) -> None:
-        self.enumerated = self.possible = self.distinct = 0
+        self.enumerated = self.possible = self.sampled = self.distinct = 0
         self._plan, self._window, self._rng = plan, window, rng
         self._writes = [write for write in window if write.entry.sort is not Sort.FLUSH]
         self._tears = plan.persistence is Persistence.SECTOR_TORN
@@ -127,13 +125,13 @@ class Tree:
         """Return the cut that leaves `state`."""
         born, at = self._all, int(self._all.at[state])
         kept: set[int] = set()
-        torn: list[Torn] = []
+        torn: list[TornWrite] = []
         while state not in self._roots:
             place = int(born.write[state])
             if born.survives[state]:
                 kept.add(place)
             if born.torn[state] >= 0:
-                torn.append(Torn(self._writes[place].entry.number, self._lost_sectors[int(born.torn[state])]))
+                torn.append(TornWrite(self._writes[place].entry.number, self._lost_sectors[int(born.torn[state])]))
             state = int(born.parent[state])
         first = self._roots[state]
         numbers = [self._writes[place].entry.number for place in range(first, len(self._writes)) if place not in kept]
@@ -153,6 +151,7 @@ class Tree:
         born.until[epoch[born.until[epoch] < 0]] = until
         possible = self._ways + self._ways_over
         self.possible += possible
+        self.sampled += not self._complete
         self.enumerated += possible if self._complete else min(int(born.ways[epoch].sum()), possible - 1)
         firsts = np.unique(born.hashes[epoch], return_index=True)[1]
         born.until[np.delete(epoch, firsts)] = -1  # the same as an earlier one

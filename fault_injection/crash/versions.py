@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from snapcheck.fault_injection.crash.columns import Rows
 from snapcheck.fault_injection.crash.overlay import Places
-from snapcheck.model.content import SECTOR
 
 Numbers = NDArray[np.int64]
+_ALL: Final = (1 << 64) - 1
 
 
 def distinct(columns: Sequence[NDArray[np.integer]]) -> tuple[Numbers, Numbers]:
@@ -38,20 +39,23 @@ class Versions:
 
 
 class Clusters:
-    """The clusters of the disks of some states, for clusters of one size. Contents are made once."""
+    """The clusters of the disks of some states, for clusters of one size and files of one. Contents are made once."""
 
-    def __init__(self, places: Places, cluster_bits: int) -> None:
+    def __init__(self, places: Places, cluster_bits: int, *, size: int) -> None:
+        self._size = size
         self._places = places
         self._bits = cluster_bits
         self._columns = places.by_cluster(cluster_bits)
         self._known: dict[tuple[int, tuple[int, ...]], bytes] = {}
+        self._fixed_numbers: dict[int, int] = {}
+        self._zeroes = bytes(1 << cluster_bits)
 
     def columns(self, clusters: Iterable[int]) -> list[int]:
         """Return the columns that have a part in any of `clusters`."""
         found: dict[int, None] = {}
-        for cluster in clusters:
-            found |= dict.fromkeys(self._columns.get(cluster, ()))
-        return list(found)
+        for cluster in self._columns.keys() & set(clusters):
+            found |= dict.fromkeys(self._columns[cluster])
+        return sorted(found)
 
     def changes(self, cluster: int) -> bool:
         """Tell whether the cluster may hold different things in different states."""
@@ -74,12 +78,17 @@ class Clusters:
             known = self._known[key] = self._made(cluster, versions)
         return known
 
+    def number(self, content: bytes) -> int:
+        """Return a number that tells contents apart, 0 for zeroes; another one in each process."""
+        return 0 if content == self._zeroes else hash(content) & _ALL
+
+    def fixed_number(self, cluster: int) -> int:
+        """Return the number of what a cluster holds that never changes."""
+        known = self._fixed_numbers.get(cluster)
+        if known is None:
+            known = self._fixed_numbers[cluster] = self.number(self.content(cluster, ()))
+        return known
+
     def _made(self, cluster: int, versions: tuple[int, ...]) -> bytes:
-        size, offset = 1 << self._bits, cluster << self._bits
-        columns = self._places.columns
-        raw = bytearray(columns.base.pread(offset, size))
         by_column = dict(zip(self._columns.get(cluster, ()), versions, strict=True))
-        for sector, (number, place) in self._places.within(offset, size) if by_column else ():
-            start = sector * SECTOR - offset
-            raw[start : start + SECTOR] = columns.columns[number].contents[by_column[number]][place]
-        return bytes(raw)
+        return self._places.patched(cluster << self._bits, 1 << self._bits, by_column, size=self._size)

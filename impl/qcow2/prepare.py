@@ -34,7 +34,10 @@ def _image(spec: DeviceSpec) -> MemoryFile:
         for snapshot in spec.snapshots:
             _stamp(image, snapshot.sectors, snapshot.tag)
             _take(image, snapshot)
-        _stamp(image, spec.sectors, spec.tag)
+        if spec.packed:
+            _pack(image, spec)
+        else:
+            _stamp(image, spec.sectors, spec.tag)
     return file
 
 
@@ -45,6 +48,15 @@ def _stamp(image: Image, sectors: int, tag: int) -> None:
         image.write_zeroes(0, sectors * SECTOR)
     else:
         image.write(0, pattern(tag=tag, sector=0, count=sectors))
+
+
+def _pack(image: Image, spec: DeviceSpec) -> None:
+    """Give the active state the device's sectors of its tag, in compressed clusters."""
+    _stamp(image, spec.sectors, ZERO)
+    step = spec.cluster_bytes // SECTOR
+    for sector in range(0, spec.sectors, step):
+        data = pattern(tag=spec.tag, sector=sector, count=min(step, spec.sectors - sector))
+        image.write_compressed(sector * SECTOR, data)
 
 
 def _take(image: Image, snapshot: PreparedSnapshot) -> None:

@@ -16,7 +16,6 @@ from random import Random
 from typing import Final, NamedTuple
 
 from snapcheck.fault_injection.crash.cuts import Persistence
-from snapcheck.fault_injection.crash.states import Funnel
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import find_target
 from snapcheck.model.device import World
@@ -69,13 +68,14 @@ class Reach:
 
 
 _EPOCH: Final = Plan((Persistence.EPOCH, *_BEYOND), 1 << 10)
-_TORN: Final = Plan((Persistence.SECTOR_TORN, *_BEYOND), 1 << 12)
+_TORN: Final = Plan((Persistence.SECTOR_TORN,), 1 << 9)
 _LYING: Final = Plan((Persistence.NO_BARRIERS,), 1 << 7)  # nothing is promised there but that nobody dies
 _GARBAGE: Final = Plan((Persistence.EPOCH,), 1 << 7, fill=Filling.GARBAGE)
+_ALL_OF: Final = frozenset({_EPOCH})  # plans that are to be exhaustive; of the others some states are enough
 REACHES: Final = {
-    Profile.QUICK: Reach(len(STARTS) - 2, 1, (_EPOCH,), 2),
-    Profile.DEFAULT: Reach(len(STARTS), 2, (_TORN,), 4),
-    Profile.DEEP: Reach(len(STARTS), 3, (_TORN, _LYING, _GARBAGE), 32),
+    Profile.QUICK: Reach(len(STARTS) - 2, 1, (_EPOCH,), 1),
+    Profile.DEFAULT: Reach(len(STARTS), 2, (_EPOCH, _TORN), 2),
+    Profile.DEEP: Reach(len(STARTS), 3, (_EPOCH, _TORN, _LYING, _GARBAGE), 1 << 16),
 }  # fmt: skip
 
 
@@ -88,8 +88,8 @@ def scope(profile: Profile, *, devices: int, length: int) -> str:
 
 
 def _words(plan: Plan) -> str:
-    model = plan.persistence[0].value
-    return model if plan.fill is Filling.OLD else f"{model} leaving {plan.fill.value}"
+    model = plan.persistence[0].value if plan.fill is Filling.OLD else f"lost sectors with {plan.fill.value}"
+    return model if plan in _ALL_OF else f"up to {plan.bound} states of {model}"
 
 
 def run(unit: Unit, control: Control) -> Answer:
@@ -226,7 +226,8 @@ class _Crash:
                     self._keep(recording, found)
                 elif found.bound and found.fitting and not found.broken:
                     left.append(found)
-            self._count(recorded.session, judge.laws, judge.funnel)
+            self._count(recorded.session, judge)
+            self._gatherer.answer.counts[SAMPLED] += plan in _ALL_OF and not judge.funnel.exhaustive
             self._go_on(judge, left)
             self._add_laws(recorded.session, self._going_on.take_laws())
 
@@ -244,14 +245,13 @@ class _Crash:
         whole = recording.history
         self._gatherer.keep(History(whole.setup, whole.steps, whole.abilities, found.cut), (found.evidence,))
 
-    def _count(self, session: Session, laws: Mapping[Law, list[int]], funnel: Funnel) -> None:
-        self._add_laws(session, laws)
-        counts = self._gatherer.answer.counts
+    def _count(self, session: Session, judge: CutJudge) -> None:
+        self._add_laws(session, judge.laws)
+        counts, funnel = self._gatherer.answer.counts, judge.funnel
         counts["enumerated"] += funnel.enumerated
         counts["distinct"] += funnel.distinct
         counts["distinct in what is read"] += funnel.read_set_distinct
         counts["judged"] += funnel.judged
-        counts[SAMPLED] += not funnel.exhaustive
 
     def _add_laws(self, session: Session, laws: Mapping[Law, list[int]]) -> None:
         for law, (checked, violated) in laws.items():

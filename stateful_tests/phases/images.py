@@ -1,14 +1,16 @@
 """Phase `images`: wrecked qcow2 images. Whatever is wrong with one, each call ends, in success or in a clear error.
 
 An image of one of eight kinds is wrecked field by field (fault_injection/image_damage.py), opened by the driver,
-checked and used: everything is read, written, snapshots are taken, gone back to and deleted. The model can not say what
-is right there, so two laws are judged: `no-crash` (no answer but those of the contract) and `no-hang` (a stated bound
-of I/O for one image, which bounds memory as well). The engine's own checker and repair are tried on each image too.
+checked and used: everything is read, written, snapshots are taken, gone back to and deleted, and on another copy of it
+loaded for a look. The model can not say what is right there, so two laws are judged: `no-crash` (no answer but those of
+the contract) and `no-hang` (a stated bound of I/O for one image, which bounds memory as well). The engine's own checker
+and repair are tried on each image too.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from random import Random
 from typing import Final, NamedTuple
@@ -31,6 +33,7 @@ from snapcheck.model.operations import (
     Discard,
     Goto,
     List,
+    LoadTmp,
     Operation,
     Resize,
     VmstateRead,
@@ -214,6 +217,7 @@ def spec_of(file: MemoryFile, *, read_only: bool = False) -> DeviceSpec:
 
 # --- one image ------------------------------------------------------------------------------------
 Call = Callable[[CheckedDriver], object]
+Calls = Callable[[CheckedDriver], Iterator[tuple[Operation, Call]]]
 
 
 def _calls(driver: CheckedDriver) -> Iterator[tuple[Operation, Call]]:
@@ -244,6 +248,18 @@ def _calls(driver: CheckedDriver) -> Iterator[tuple[Operation, Call]]:
         yield List("d0"), lambda it: it.check()
 
 
+def _looks(driver: CheckedDriver) -> Iterator[tuple[Operation, Call]]:
+    """Yield what is tried on an image that is open read-only: its snapshots are loaded for a look."""
+    if driver.capabilities.load_tmp:
+        for name in ("a", "b"):
+            yield LoadTmp("d0", None, name), partial(_load, name)
+            yield LoadTmp("d0", None, name), _read_everything
+
+
+def _load(name: str, driver: CheckedDriver) -> Refusal | None:
+    return driver.snapshot_load_tmp(None, name)
+
+
 def _read_everything(driver: CheckedDriver) -> None:
     """Read both ends of the content, and list the snapshots."""
     size = driver.size()
@@ -258,33 +274,49 @@ def try_image(target: Target, image: WreckedImage, *, dog: Watchdog | None = Non
     """Open the image with the driver, check and use it, and tell how that ended."""
     assert target.open_driver is not None, "only drivers for one device open images that are given"
     attempt = _Attempt(dog)
-    opened = _used(attempt, target.open_driver, _Budgeted(image.file.clone()))
+    opened = _used(attempt, target.open_driver, _Budgeted(image.file.clone()), _calls)
+    if attempt.wrong is None:
+        _used(attempt, target.open_driver, _Budgeted(image.file.clone()), _looks, modes=(True,))
     if attempt.wrong is None and target.name == "qcow2":
         attempt.end(List("d0"), lambda: _repaired(_Budgeted(image.file.clone())))
     return Tried(image.words, opened, attempt.calls, attempt.wrong, attempt.read_only)
 
 
-def _used(attempt: "_Attempt", open_driver: OpenDriver, disk: BlockFile) -> Ended:
+def _used(
+    attempt: "_Attempt",
+    open_driver: OpenDriver,
+    disk: BlockFile,
+    calls: Calls,
+    *,
+    modes: Sequence[bool] = (False, True),
+) -> Ended:
+    """Open the image in the first of `modes` (read-only or not) that it lets itself be opened in, and make calls."""
     opened: list[CheckedDriver] = []
 
     def open_it() -> Refusal | None:
-        driver = open_checked(open_driver, disk, read_only=False)
-        if isinstance(driver, Refusal):
-            attempt.read_only = True
-            driver = open_checked(open_driver, disk, read_only=True)
-        if isinstance(driver, Refusal):
-            return driver
-        opened.append(driver)
-        return None
+        answer: Refusal | None = None
+        for read_only in modes:
+            attempt.read_only = read_only
+            driver = open_checked(open_driver, disk, read_only=read_only)
+            if not isinstance(driver, Refusal):
+                opened.append(driver)
+                return None
+            answer = driver
+        return answer
 
     ended = attempt.end(List("d0"), open_it)
     for driver in opened:
-        for operation, call in _calls(driver):
-            if attempt.wrong is None:
-                attempt.end(operation, lambda call=call, driver=driver: call(driver))  # type: ignore[misc]  # bound now
-        if attempt.wrong is None:
-            attempt.end(List("d0"), driver.close)
+        _use(attempt, driver, calls(driver))
     return ended
+
+
+def _use(attempt: "_Attempt", driver: CheckedDriver, calls: Iterable[tuple[Operation, Call]]) -> None:
+    """Make calls to an open driver until one goes wrong, and close it."""
+    for operation, call in calls:
+        if attempt.wrong is None:
+            attempt.end(operation, partial(call, driver))
+    if attempt.wrong is None:
+        attempt.end(List("d0"), driver.close)
 
 
 def _repaired(disk: BlockFile) -> None:

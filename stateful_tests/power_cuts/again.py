@@ -24,6 +24,7 @@ from snapcheck.stateful_tests.watchdog import Watchdog
 
 _STATES_MAX: Final = 1 << 12  # of an epoch
 _GO_ON_MAX: Final = 200  # disks
+_BY_NAME: Final = {each.value: each for each in Persistence}
 _LOSING_FEW: Final = (Persistence.ONE_DROPPED, Persistence.ONE_KEPT, Persistence.TWO_DROPPED)
 
 
@@ -67,7 +68,7 @@ def lost_writes(cut: PowerCut) -> int:
 
 def _simplest_first(cut: PowerCut) -> tuple[Persistence, ...]:
     """Return the models of the medium to try: those that lose few writes, then the one that the cut was found under."""
-    found_under = Persistence(cut.persistence)
+    found_under = _BY_NAME.get(cut.persistence, Persistence.EPOCH)  # a file may name what this version does not know
     if not all(crash_laws.binds(cut.persistence, each) for each in cut.devices):
         return (found_under,)
     return tuple(dict.fromkeys((*_LOSING_FEW, found_under)))

@@ -13,7 +13,7 @@ from typing import Final
 from snapcheck.fault_injection.crash.cuts import Persistence, image_of
 from snapcheck.fault_injection.write_log import LoggedFile, WriteLog
 from snapcheck.impl.blockfile import BlockError, BlockFile, MemoryFile
-from snapcheck.impl.driver import UnsupportedSetupError
+from snapcheck.impl.driver import UnsupportedSetupError, abandon
 from snapcheck.impl.qcow2 import ImageError, repair
 from snapcheck.impl.targets import Target
 from snapcheck.model import crash_laws
@@ -25,7 +25,7 @@ from snapcheck.model.history import After, EventList, History, Observation, Powe
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import Create, Delete, Goto, Operation, Write, kind_of
 from snapcheck.model.power_cut import Cut
-from snapcheck.model.setup import Semantics, Setup
+from snapcheck.model.setup import Setup
 from snapcheck.model.snapshot import as_listed
 from snapcheck.stateful_tests.compare import Judge
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left
@@ -35,6 +35,7 @@ from snapcheck.stateful_tests.watchdog import Watchdog
 
 _PROBE: Final = "probe"
 _TAGS: Final = (97, 98, 99)
+_WRITTEN_MAX: Final = 64  # sectors at each end: where the starting images hold something
 _CUT_AGAIN_MAX: Final = 256  # states of an epoch of a repair
 _SECOND: Final = Persistence.EPOCH
 
@@ -53,6 +54,13 @@ class Remnant:
     @property
     def name(self) -> str:
         return self.device.spec.name
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it is as a user finds it without any cut: nothing is lost and nothing to be put right."""
+        check = self.observed.check
+        lost = any(each.dropped or each.torn for each in self.cut.devices)
+        return not lost and check is not None and not (check.leaks or check.copied_missing)
 
     @property
     def digest(self) -> bytes:
@@ -82,7 +90,7 @@ class GoingOn:
     def go_on(self, left: Remnant) -> Iterator[Found]:
         """Yield what going on with a remnant shows against the driver, nothing for one that was tried already."""
         digest = left.digest
-        if digest in self.tried:
+        if digest in self.tried or left.is_clean:
             return
         self.tried.add(digest)
         yield from self._counted(Law.SAFE_TO_USE, used(left, dog=self.dog))
@@ -107,7 +115,7 @@ class GoingOn:
 def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found]:
     """Use the disk further, with a close look in between and at the end, and yield what that shows."""
     spec, world = left.device.spec, World({left.name: left.device})
-    setup, abilities = Setup((spec,)), left.target.abilities
+    setup, abilities = Setup((spec,), left.target.usual_semantics), left.target.abilities
     checks = {left.name: left.observed.check} if left.observed.check is not None else {}
     judge = Judge.taking_over(setup, abilities, world, checks)
     start = Checkpoint(History(setup, [], abilities), (left.disk.clone(),), judge)
@@ -135,23 +143,29 @@ def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found]:
 
 
 def _uses(device: Device) -> Iterator[tuple[Operation, bool]]:
-    """Yield what a user may do next, and whether a close look follows: all clusters are written, shared or not."""
+    """Yield what a user may do next, and whether a close look follows: both ends are written, shared or not."""
     name, image = device.spec.name, device.image
     assert image is not None, "only what has an image is judged"
-    sectors, listed = image.sectors, [as_listed(snapshot.info) for snapshot in image.snapshots]
-    half = -(-sectors // 2)
-    if sectors:
-        yield Write(name, 0, sectors, _TAGS[0]), False
+    listed = [as_listed(snapshot.info) for snapshot in image.snapshots]
+    yield from ((write, False) for write in _at_both_ends(name, image.sectors, _TAGS[0]))
     yield Create(name, _PROBE), False
-    if sectors:
-        yield Write(name, 0, half, _TAGS[1]), False
+    yield from ((write, False) for write in _at_both_ends(name, image.sectors, _TAGS[1]))
+    sectors = image.sectors
     if listed:
         yield Goto(name, listed[-1].id_str), False
-    if sectors:
-        yield Write(name, 0, min(half, sectors, image.snapshots[-1].sectors if listed else sectors), _TAGS[2]), False
+        sectors = image.snapshots[-1].sectors
+    yield from ((write, False) for write in _at_both_ends(name, sectors, _TAGS[2]))
     yield Delete(name, None, _PROBE), True
     if listed:
         yield Delete(name, listed[0].id_str, listed[0].name), True
+
+
+def _at_both_ends(name: str, sectors: int, tag: int) -> Iterator[Write]:
+    length = min(_WRITTEN_MAX, -(-sectors // 2))
+    if length:
+        yield Write(name, 0, length, tag)
+    if sectors > length:
+        yield Write(name, sectors - length, length, tag)
 
 
 def _can(target: Target, operation: Operation) -> bool:
@@ -171,13 +185,15 @@ def done_and_cut(left: Remnant, after: After) -> Iterator[Found]:
         )
         yield Found(evidence, replace(left.cut, after=after))
         return
+    if not log.entries:  # nothing was changed: there is nothing to cut
+        return
     judge = new_judge(left.target)
     for judged in judge.judge(log, left.disk, device=left.name, persistence=_SECOND, bound=_CUT_AGAIN_MAX):
-        found = _lost(left, after, observation(left.name, judged.seen))
+        found = _lost(left, after, observation(left.name, judged.seen, left.target))
         if found is not None:
             yield Found(found, replace(left.cut, after=after, again=judged.cut))
             return
-    yield from _whole(left, after, observation(left.name, judge.look(disk)))
+    yield from _whole(left, after, observation(left.name, judge.look(disk), left.target))
 
 
 def _whole(left: Remnant, after: After, observed: Observation) -> Iterator[Found]:
@@ -212,11 +228,14 @@ def _repaired(_: Remnant, disk: BlockFile) -> str:
 
 def _opened(left: Remnant, disk: BlockFile) -> str:
     """Open the disk for writing and never close it; return why that failed, "" when it did not."""
-    system = left.target.built([disk], semantics=Semantics.CLASSIC.value, recorder=EventList())
+    profile = left.target.usual_semantics
+    system = left.target.built([disk], semantics=profile.value, recorder=EventList())
     try:
-        system.start(Setup((left.device.spec,)))
+        system.start(Setup((left.device.spec,), profile))
     except UnsupportedSetupError as refused:
         return str(refused)
+    finally:
+        abandon(system)
     return ""
 
 

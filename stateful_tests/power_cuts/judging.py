@@ -3,22 +3,22 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import Final, NamedTuple, TypeVar
 
 from snapcheck.fault_injection.crash.cuts import Persistence, image_of
-from snapcheck.fault_injection.crash.judge import Judge, Judged
+from snapcheck.fault_injection.crash.judge import Judge, Judged, consistent
 from snapcheck.fault_injection.crash.seen import Seen
 from snapcheck.fault_injection.crash.states import Funnel
 from snapcheck.model import crash_laws
-from snapcheck.model.crash import stages_that_fit
+from snapcheck.model.crash import Course, begin, course, stages_that_fit
 from snapcheck.model.crash_laws import CutFacts
 from snapcheck.model.device import Device
 from snapcheck.model.facts import Evidence
-from snapcheck.model.history import Observation, PowerCut
+from snapcheck.model.history import Abilities, History, Observation, PowerCut
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import kind_of
 from snapcheck.model.power_cut import Cut, Filling, Sent
+from snapcheck.stateful_tests.compare import Judge as StepJudge
 from snapcheck.stateful_tests.power_cuts.recording import Recording
 from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
 
@@ -115,7 +115,7 @@ class CutJudge:
     def _look(self, device: str, judged: Judged, persistence: Persistence) -> Left:
         """Ask the laws about states that look the same, and count what they say."""
         recording, seen = self.recording, judged.seen
-        before, observed = recording.world.devices[device], observation(device, seen)
+        before, observed = recording.world.devices[device], observation(device, seen, recording.target)
         fitting = self._fitting.get((device, seen))
         if fitting is None:
             fitting = self._fitting[device, seen] = stages_that_fit(recording.course, before, observed)
@@ -144,7 +144,7 @@ class CutJudge:
     def _against(self, judge: Judge, left: Left) -> Iterator[Found]:
         """Look once more at what breaks a law, closely and with all messages, and yield the evidence."""
         disk = image_of(self.recording.bases[left.device], self.recording.log, left.judged.cut)
-        closely = replace(left, observed=observation(left.device, judge.look(disk)))
+        closely = replace(left, observed=observation(left.device, judge.look(disk), self.recording.target))
         for law, evidence in crash_laws.judge(self._facts(closely)):
             if evidence is not None and self._worth_telling(law, left.device):
                 yield Found(evidence, self.power_cut((closely,)))
@@ -164,13 +164,7 @@ class CutJudge:
     # --- several devices --------------------------------------------------------------------------
     def _groups(self, left: dict[str, list[Left]]) -> Iterator[Found]:
         """Hold against each other what one and the same cut may leave of all devices."""
-        for together in product(*(_spans(left[device]) for device in self.recording.devices)):
-            first = max(each.judged.cut.at for each in together)
-            last = min(each.judged.until for each in together)
-            if first > last or first >= self.recording.returned:
-                continue
-            if not all(each.fitting and each.bound for each in together):
-                continue
+        for together in self._at_once(left):
             fitting = {each.device: each.fitting for each in together}
             evidence = crash_laws.group_cut(self.recording.course, self.what, fitting)
             self.laws[Law.GROUP_CUT][0] += 1
@@ -178,6 +172,18 @@ class CutJudge:
                 self.laws[Law.GROUP_CUT][1] += 1
                 if self._worth_telling(Law.GROUP_CUT, evidence.device):
                     yield Found(evidence, self.power_cut(together))
+
+    def _at_once(self, left: dict[str, list[Left]]) -> list[tuple[Left, ...]]:
+        """Return what may be left of all devices at one moment before the operation has returned."""
+        together: list[tuple[Left, ...]] = [()]
+        for device in self.recording.devices:
+            spans = [each for each in _spans(left[device]) if each.fitting and each.bound]
+            longer = [(*some, each) for some in together for each in spans]
+            together = [each for each in longer if self._in_time(consistent(one.judged for one in each))]
+        return together
+
+    def _in_time(self, moments: range) -> bool:
+        return len(moments) > 0 and moments.start < self.recording.returned
 
 
 def _spans(left: Iterable[Left]) -> list[Left]:
@@ -223,3 +229,24 @@ def sent(recording: Recording) -> tuple[Sent, ...]:
         Sent(each.number, each.device, each.step, each.sort.value, each.offset, each.length, each.region)
         for each in recording.log.entries
     )
+
+
+def judge_recorded(history: History) -> tuple[Evidence, ...]:
+    """Judge the cut that ended a history by what is recorded of it alone, as it was looked at right away."""
+    cut, judge = history.cut, StepJudge(history.setup, history.abilities or Abilities())
+    assert cut is not None, "the history was ended by a power cut"
+    stages = Course((begin(judge.world),), frozenset())
+    before = judge.world
+    for step in history.steps:
+        before = judge.world
+        stages = course(stages.stages[-1], before, step.operation)
+        judge.judge(step)
+    what, found, fitting = kind_of(history.steps[-1].operation), list[Evidence](), dict[str, frozenset[int]]()
+    for seen, survived in zip(cut.seen, cut.devices, strict=True):
+        device = before.devices[seen.device]
+        fitting[seen.device] = stages_that_fit(stages, device, seen)
+        bound = crash_laws.binds(cut.persistence, survived)
+        facts = CutFacts(what, device, stages, cut.returned, seen, fitting[seen.device], bound)
+        found += [evidence for _, evidence in crash_laws.judge(facts) if evidence is not None]
+    together = crash_laws.group_cut(stages, what, fitting) if len(fitting) > 1 and all(fitting.values()) else None
+    return (*found, *((together,) if together is not None else ()))

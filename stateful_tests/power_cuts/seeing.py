@@ -8,7 +8,7 @@ from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import StartError, Target
 from snapcheck.model.history import Check, EventList, Level, Observation, View
-from snapcheck.model.setup import DeviceSpec, Semantics, Setup
+from snapcheck.model.setup import DeviceSpec, Setup
 
 _DIED = "died: "  # before what a driver died of
 
@@ -22,9 +22,10 @@ def eyes_of(target: Target) -> See:
     """Return what looks at one disk through the driver: opened as a user would, listed, read, and opened again."""
 
     def look(disk: MemoryFile) -> Seen:
-        system = target.built([disk.clone()], semantics=Semantics.CLASSIC.value, recorder=EventList())
+        profile = target.usual_semantics
+        system = target.built([disk.clone()], semantics=profile.value, recorder=EventList())
         try:
-            system.start(Setup((DeviceSpec("d0"),)))
+            system.start(Setup((DeviceSpec("d0"),), profile))
             seen = system.observe("d0", level=Level.FULL)
         except UnsupportedSetupError as error:
             return Seen(error=str(error))
@@ -49,11 +50,15 @@ def _as_seen(seen: Observation) -> Seen:
     return Seen(view=view, contents=contents, digests=digests, check=seen.check)
 
 
-def observation(device: str, seen: Seen) -> Observation:
-    """Return what was seen as a history records it."""
+def observation(device: str, seen: Seen, target: Target) -> Observation:
+    """Return what was seen as a history records it, with the snapshots as the target shows them."""
     if seen.error:
         word = seen.error if seen.error.startswith(_DIED) else "EINVAL"
         view = View(errors=(f"open: {word}",))
         return Observation(device, Level.FULL, view, check=Check(messages=(seen.error,)))
     contents = seen.contents if len(seen.contents) == len(seen.view.snapshots or ()) else None
-    return Observation(device, Level.FULL, seen.view, seen.view, contents, seen.check)
+    view = seen.view
+    if target.as_shown is not None and view.snapshots is not None:
+        view = replace(view, snapshots=tuple(map(target.as_shown, view.snapshots)))
+        contents = None if contents is None else tuple(replace(held, vmstate=None) for held in contents)
+    return Observation(device, Level.FULL, view, view, contents, seen.check)

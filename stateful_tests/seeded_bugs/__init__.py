@@ -94,11 +94,10 @@ CATALOGUE: Final = (
     _bug("generic:garbage_freed", Law.NO_CRASH, "B101"),
     _bug("generic:node_left_closed", Law.SUCCESS_MEANS_DONE, "B109"),
     # savevm, loadvm, delvm and transactions
-    _bug("callers:taken_is_missing", Law.RESULT, "B29"),
     _bug("callers:double_free", Law.NO_CRASH, "B58"),
     _bug("callers:nameless_crash", Law.NO_CRASH, "B75"),
     _bug("callers:nameless_stored", Law.LIST_EXACT, "B76"),
-    _bug("callers:falls_through", Law.NOBODY_SKIPPED, "B80"),
+    _bug("callers:falls_through", Law.RIGHT_CULPRIT, "B80"),
     _bug("callers:close_ignored", Law.RESULT, "B81"),
     _bug("callers:refusal_is_success", Law.RESULT, "B83"),
     _bug("callers:no_error_set", Law.NO_CRASH, "B84"),

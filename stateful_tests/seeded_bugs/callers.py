@@ -253,19 +253,9 @@ class _DrainsNoDevice(Action):
         return node.lock.held(OWNER, self._create, node) if node.inserted else super().prepare()
 
 
-class _MisnamesTheTaken(Action):
-    """Reports ENOENT for a name that is taken."""
-
-    __slots__ = ()
-
-    def _refused(self, errno: Errno, message: str) -> Refusal:
-        return super()._refused(Errno.ENOENT if errno is Errno.EEXIST else errno, message)
-
-
 def _transaction(kind: type[Action]) -> Parts:
     return Parts(transaction=partial(run_transaction, kind=kind))
 
 
 not_aborted = in_layers("a transaction that fails leaves its snapshots", _transaction(_AbortsNothing))
 undrained_action = in_layers("a transaction does not drain its devices", _transaction(_DrainsNoDevice))
-taken_is_missing = in_layers("a name that is taken gives ENOENT", _transaction(_MisnamesTheTaken))

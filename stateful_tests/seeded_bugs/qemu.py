@@ -124,6 +124,14 @@ class _KeepsHalfOfATransaction(Proxy):
             raise
 
 
+class _TouchesAnother(Proxy):
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:  # noqa: ANN401  # JSON
+        if command == "transaction" and arguments and len(cast("list[Json]", arguments["actions"])) == 1:
+            self.honest.say('qemu-io d1 "write -P 0 0 512"')
+            self.honest.say('qemu-io d1 "flush"')
+        return super().execute(command, arguments)
+
+
 class _ResizesNothing(Proxy):
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:  # noqa: ANN401  # JSON
         return {} if command == "block_resize" else super().execute(command, arguments)
@@ -158,5 +166,6 @@ ShowsAGhost = _behind(_ShowsAGhost)
 TurnsTheListAround = _behind(_TurnsTheListAround)
 ShowsVmStateTwice = _behind(_ShowsVmStateTwice)
 KeepsHalfOfATransaction = _behind(_KeepsHalfOfATransaction)
+TouchesAnother = _behind(_TouchesAnother)
 ResizesNothing = _behind(_ResizesNothing)
 DiesOfALoad = _behind(_DiesOfALoad)

@@ -117,6 +117,7 @@ _NO_MACHINE: Final = "no machine runs here, and no migration"
 
 LEFT_OUT: Final[Mapping[str, str]] = {
     "B18": _MEMORY,
+    "B29": "only a transaction finds a name taken, and the monitor's errors have no errno",
     "B31": _NO_TOOL,
     "B32": _NO_TOOL,
     "B35": "the engine has no overlap check over the trees of snapshots",

@@ -69,14 +69,14 @@ class _CopiesNothingBehindTheEnd(Image):
         super().vmstate_write(offset, data)
 
 
-class _CountsStateIn32Bits(Qcow2Driver):
-    """Keeps 32 bits of the size of the VM state."""
+class _CountsStateIn16Bits(Qcow2Driver):
+    """Keeps 16 bits of the size of the VM state; in the original 32, for machines of gigabytes."""
 
     __slots__ = ()
 
     def snapshot_create(self, sn: Out[SnapshotInfo]) -> None:
         whole = sn.value.vm_state_size
-        sn.value = replace(sn.value, vm_state_size=whole & 0xFFFFFFFF)
+        sn.value = replace(sn.value, vm_state_size=whole & 0xFFFF)
         try:
             super().snapshot_create(sn)
         finally:
@@ -94,5 +94,5 @@ class _SeeksNowhere(Node):
 
 vmstate_zero_filled = in_engine("partial writes of VM state zero what is around", image=_FillsWithZeroes)
 vmstate_not_copied = in_engine("shared VM state is not copied on write", image=_CopiesNothingBehindTheEnd)
-narrow_vmstate_size = in_engine("the size of the VM state has 32 bits", driver=_CountsStateIn32Bits)
+narrow_vmstate_size = in_engine("the size of the VM state has 16 bits", driver=_CountsStateIn16Bits)
 seek_ignored = in_layers("VM state is read from its beginning", Parts(node=_SeeksNowhere))

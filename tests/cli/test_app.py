@@ -50,13 +50,6 @@ def test_a_call_without_a_command_shows_the_help_and_is_wrong(snapcheck: Snapche
     assert "Commands:" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["crash", "bugs"])
-def test_a_command_that_is_not_built_yet_says_so(snapcheck: Snapcheck, command: str) -> None:
-    done = snapcheck(command, "--log", "x", "y")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"snapcheck: snapcheck {command} is not built yet; what there is: snapcheck --help\n"
-
-
 @pytest.mark.parametrize(
     ("words", "told"),
     [

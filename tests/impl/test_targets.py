@@ -58,7 +58,13 @@ def test_our_engine_has_a_name_here() -> None:
     assert (target.name, target.format, target.regions) == ("qcow2", "qcow2", REGIONS)
     assert target.capabilities is not None
     assert target.capabilities.check
-    assert [known.name for known in known_targets()] == ["qcow2", "qemu", "qemu-jobs", "qemu-storage-daemon"]
+    assert [known.name for known in known_targets()] == [
+        "qcow2",
+        "qemu",
+        "qemu-jobs",
+        "qemu-img",
+        "qemu-storage-daemon",
+    ]
 
 
 def test_an_open_driver_of_a_module_in_the_current_folder(module: Module) -> None:

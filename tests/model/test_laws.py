@@ -673,6 +673,13 @@ def test_right_culprit_is_broken_when_an_innocent_device_is_named() -> None:
     assert (evidence.expected, evidence.actual) == ("first_bad d1", "first_bad d0")
 
 
+def test_right_culprit_is_broken_when_a_device_refused_and_success_is_reported() -> None:
+    answers = judged(Law.RIGHT_CULPRIT, world(*THREE), AllCreate("s"), (), Result(), events=CREATE_FAILS_AT_D1)
+    evidence = the_evidence(answers)
+    assert evidence.device == "d1"
+    assert evidence.summary == "all-create reported success although create of d1 had failed"
+
+
 def test_right_culprit_is_broken_when_somebody_is_named_on_success() -> None:
     events = called("d0", "create")
     answers = judged(Law.RIGHT_CULPRIT, world(*THREE), AllCreate("s"), (), Result(first_bad="d2"), events=events)

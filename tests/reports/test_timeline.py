@@ -8,6 +8,7 @@ from snapcheck.model.operations import Create, Goto
 from snapcheck.model.power_cut import Cut, Filling, Sent, TornWrite
 from snapcheck.model.setup import DeviceSpec, Setup
 from snapcheck.reports import html, jsonl, timeline
+from snapcheck.reports.codec import CodecError
 from snapcheck.reports.verdict import PhaseReport, RunResult, ViolationReport
 from snapcheck.reports.words import cut_words
 
@@ -92,3 +93,19 @@ def test_a_cut_comes_back_from_a_file_as_it_was(
     jsonl.write(path, replace(failed, violations=(replace(violation, history=ended_by_a_cut, step=1),)))
     (record,) = jsonl.read(path).records
     assert record.history == ended_by_a_cut
+
+
+@pytest.mark.parametrize(("cut", "told"), [
+    (replace(CUT, devices=(Cut("d7", 1),)), "'d7' is no device of this setup"),
+    (replace(CUT, log=(Sent(0, "d0", 9, "write"),)), "step 9 is not one of 2 steps"),
+])  # fmt: skip
+def test_a_cut_that_does_not_fit_its_history_is_told_in_one_line(
+    ended_by_a_cut: History, cut: PowerCut, told: str
+) -> None:
+    with pytest.raises(CodecError, match=told):
+        jsonl.check_history(replace(ended_by_a_cut, cut=cut))
+
+
+def test_a_cut_needs_a_step_to_happen_in(ended_by_a_cut: History) -> None:
+    with pytest.raises(CodecError, match="no steps"):
+        jsonl.check_history(replace(ended_by_a_cut, steps=[]))

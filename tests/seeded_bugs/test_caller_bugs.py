@@ -191,12 +191,3 @@ def test_a_snapshot_is_taken_while_the_guest_writes(tried: Any) -> None:
         return vm.story(Drain)[:1]
 
     assert tried(story) == (["drain d0 begin"], [])
-
-
-@pytest.mark.bug("taken-is-missing")
-def test_a_name_that_is_taken_is_said_to_be_missing(tried: Any) -> None:
-    def story(vm: Any) -> object:
-        vm.all(Create("d0", "a"))
-        return vm.do(both("a")).errno
-
-    assert tried(story) == (Errno.EEXIST, Errno.ENOENT)

@@ -15,7 +15,7 @@ HERE = "snapcheck.stateful_tests.seeded_bugs.qemu"
 HALF = Transaction((SnapshotAction("d0", "t"), SnapshotAction("d1", "t"), SnapshotAction("d1", "t")))
 STORY: tuple[Operation, ...] = (
     SaveVm("a"), Write("d0", 0, 8, 20), SaveVm("b"), Write("d1", 8, 8, 21), LoadVm("a"), HALF, Resize("d0", 40),
-    DelVm("a"), DelVm("b"),
+    DelVm("a"), DelVm("b"), Transaction((SnapshotAction("d0", "u"),)),
 )  # fmt: skip
 REFUSED: tuple[Operation, ...] = (SaveVm("a"),)
 LIES = (
@@ -23,7 +23,7 @@ LIES = (
     ("SavesNotAll", Law.NOBODY_SKIPPED), ("DeletesAnother", Law.LIST_EXACT), ("ShowsAGhost", Law.LIST_EXACT),
     ("TurnsTheListAround", Law.LIST_EXACT), ("ShowsVmStateTwice", Law.VMSTATE_ON_ONE),
     ("KeepsHalfOfATransaction", Law.ALL_OR_NOTHING), ("ResizesNothing", Law.SUCCESS_MEANS_DONE),
-    ("DiesOfALoad", Law.NO_CRASH),
+    ("DiesOfALoad", Law.NO_CRASH), ("TouchesAnother", Law.EXCLUDED_UNTOUCHED),
 )  # fmt: skip
 LIES_ABOUT_A_REFUSAL = (
     ("BlamesAnother", Law.RIGHT_CULPRIT), ("BlamesNobody", Law.RIGHT_CULPRIT), ("SwallowsErrors", Law.RESULT),

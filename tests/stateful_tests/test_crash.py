@@ -1,10 +1,11 @@
 """Phase crash: every seeded bug of power cuts is found, shrunk and replayed, and the engine has none of them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from snapcheck.fault_injection.crash.cuts import Persistence, apply
+from snapcheck.fault_injection.crash.cuts import Persistence, apply, image_of
 from snapcheck.impl.blockfile import BlockFile, MemoryFile
 from snapcheck.impl.driver import CreateOptions, Driver
 from snapcheck.impl.generic import Node
@@ -18,6 +19,7 @@ from snapcheck.impl.qcow2.layout import OFFSET_MASK
 from snapcheck.impl.targets import Target, find_target
 from snapcheck.model.history import After
 from snapcheck.model.law_names import Law
+from snapcheck.model.match import died_of
 from snapcheck.model.operations import AllCreate, AllGoto, Create, Delete, Goto, Operation, Write, kind_of
 from snapcheck.model.setup import DeviceSpec, Semantics, Setup
 from snapcheck.model.step import start as first_state
@@ -27,8 +29,9 @@ from snapcheck.reports.words import cut_words
 from snapcheck.stateful_tests import run as run_module
 from snapcheck.stateful_tests.phases import crash
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
-from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan
+from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, judge_recorded
 from snapcheck.stateful_tests.power_cuts.recording import Recording, record
+from snapcheck.stateful_tests.power_cuts.seeing import eyes_of, observation
 from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, STARTS, crash_operations, starts
 from snapcheck.stateful_tests.replay import ReplayState, replay, write_disks
 from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
@@ -173,6 +176,22 @@ def test_group_cut_is_broken_when_a_group_goes_backwards() -> None:
     assert {each.evidence.law for each in found} == {Law.GROUP_CUT}
     assert found[0].evidence.actual == "d0 old, d1 new"
     assert len(found[0].cut.devices) == 2
+    history = replace(record(target, PAIR, (AllCreate("a"),)).session.history, cut=found[0].cut)
+    assert judge_recorded(history) == (found[0].evidence,)
+    again = replay(target, history, law=Law.GROUP_CUT)
+    assert again.state is ReplayState.STILL_FAILS
+    assert replay(ENGINE, history).state is ReplayState.FIXED
+
+
+def test_a_file_alone_decides_what_a_cut_broke(lowered_early: Shrunk) -> None:
+    assert judge_recorded(lowered_early.history)[0] == lowered_early.evidence[0]
+
+
+def test_a_file_that_names_a_medium_of_another_version_is_replayed_all_the_same(lowered_early: Shrunk) -> None:
+    cut = lowered_early.history.cut
+    assert cut is not None
+    history = replace(lowered_early.history, cut=replace(cut, persistence="moonlight"))
+    assert replay(find_target(POWER_CUTS[0].driver), history).state is ReplayState.STILL_FAILS
 
 
 def _went_wrong_before(disk: BlockFile) -> bool:
@@ -236,6 +255,10 @@ def test_safe_to_use_is_broken_when_a_driver_writes_over_what_a_snapshot_holds()
     found = gone_on_with(target, Create("d0", "a"), Goto("d0", "a"))
     assert {each.evidence.law for each in found} == {Law.SAFE_TO_USE}
     assert all(each.cut.then for each in found)
+    history = recording_of(target, SMALL, Create("d0", "a"), Goto("d0", "a")).history
+    again = replay(target, replace(history, cut=found[0].cut), law=Law.SAFE_TO_USE)
+    assert again.state is ReplayState.STILL_FAILS
+    assert "the disk is used further" in again.text
 
 
 def test_going_on_with_what_the_engine_leaves_breaks_nothing() -> None:
@@ -292,3 +315,19 @@ def test_a_driver_that_keeps_its_own_format_is_judged_by_its_own_eyes(monkeypatc
     assert len(left) >= 2
     assert judge.laws[Law.ATOMIC_OP][0] + judge.laws[Law.DURABLE][0] > 0
     assert not any(each.broken for each in left)
+
+
+def dies_after_a_cut(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+    """Open an image; where clusters leak it dies of that."""
+    if create is None and _went_wrong_before(disk):
+        raise KeyError("a cluster that nobody knows")
+    return open_qcow2(disk, read_only=read_only, create=create)
+
+
+def test_a_driver_that_dies_of_what_a_cut_left_is_told_from_one_that_refuses() -> None:
+    target = Target("mortal", "dies after a cut", dies_after_a_cut)
+    look = eyes_of(target)
+    recording = recording_of(ENGINE, SMALL, Create("d0", "a"), Goto("d0", "a"))
+    left = next(each for each in judged(CutJudge(recording)) if isinstance(each, Left) and each.observed.check.leaks)  # type: ignore[union-attr]  # the engine checks
+    seen = look(image_of(recording.bases["d0"], recording.log, left.judged.cut))
+    assert "KeyError" in died_of(observation("d0", seen, target))

@@ -16,9 +16,11 @@ from snapcheck.model.history import Check
 from snapcheck.model.law_names import Law
 from snapcheck.model.setup import Semantics
 from snapcheck.reports import codec
+from snapcheck.reports.verdict import Verdict
 from snapcheck.stateful_tests.phases import images
 from snapcheck.stateful_tests.phases.images import WreckedImage, try_image, wrecked_image
 from snapcheck.stateful_tests.replay import ReplayState, replay
+from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
 from snapcheck.stateful_tests.shrink import shrink
 from snapcheck.stateful_tests.units import Unit
 from snapcheck.stateful_tests.work import Control
@@ -175,3 +177,10 @@ def test_an_error_of_the_file_is_an_error_of_the_driver_and_no_crash(engine: Tar
     assert engine.open_driver is not None
     with pytest.raises(BlockError):
         engine.open_driver(sound_image("version 2"), read_only=False, create=CreateOptions(-1))
+
+
+def test_a_driver_that_dies_of_opening_an_image_fails_the_run_and_does_not_end_it() -> None:
+    driver = "snapcheck.stateful_tests.seeded_bugs.malformed:null_cleanup"
+    result = run_driver(find_target(driver), RunOptions(phases=("images",), histories=60), Silent()).result
+    assert result.verdict is Verdict.FAILED
+    assert result.violations[0].law is Law.NO_CRASH

@@ -2,11 +2,16 @@ import pytest
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import BitFlip, CallFault, Fails, Fault, IoFault, Lost
 from snapcheck.model.history import Abilities
-from snapcheck.model.operations import AddBitmap, Goto, Operation, SaveVm, SnapshotAction, Transaction
+from snapcheck.model.operations import AddBitmap, Create, Delete, Goto, Operation, SaveVm, SnapshotAction, Transaction
 from snapcheck.stateful_tests.suit import suited_faults, suited_operation
 
 FEW = Abilities(
-    call_faults=False, errnos=(Errno.EIO, Errno.EPERM, Errno.ENOSPC), children=False, any_bytes=False, vmstate_bytes=765
+    call_faults=False,
+    errnos=(Errno.EIO, Errno.EPERM, Errno.ENOSPC),
+    children=False,
+    any_bytes=False,
+    vmstate_bytes=765,
+    ids=False,
 )
 
 
@@ -18,7 +23,9 @@ FEW = Abilities(
         (SaveVm("\u00e9t\u00e9"), SaveVm("\u00e9t\u00e9")),
         (Transaction((SnapshotAction("d0", "a"),), 5, 6, 7), Transaction((SnapshotAction("d0", "a"),))),
         (AddBitmap("d0/file", "bm0"), AddBitmap("d0", "bm0")),
-        (Goto("d0/file", "a"), Goto("d0/file", "a")),
+        (Goto("d0/file", "a"), Goto("d0", "a")),
+        (Create("d0", "a", 100, 5, 6, 7), Create("d0", "a")),
+        (Delete("d0", "1", None), Delete("d0", None, "1")),
     ],
 )
 def test_an_operation_comes_in_the_form_that_the_system_can_perform(drawn: Operation, suited: Operation) -> None:

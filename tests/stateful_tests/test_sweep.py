@@ -148,7 +148,7 @@ def test_shards_share_the_cases_and_each_ends_by_itself() -> None:
 
 
 def test_longer_sequences_come_when_the_short_ones_are_done() -> None:
-    answer = answer_to(shard=1, devices=1, profile=Profile.DEFAULT, histories=800)
+    answer = answer_to(shard=1, devices=1, profile=Profile.DEFAULT, histories=1000)
     assert answer.length == 1
     assert answer.counts["states, length 2"] > 0
     assert answer.counts["states reached before"] > 0

@@ -36,7 +36,7 @@ def node_of(name: str) -> str:
 
 @dataclass(slots=True)
 class Device:
-    """One device: its disk, and how it is open. It is `present` while it has a medium.
+    """One device: its disk, and how it is open. It is `present` while it has a medium, or `away` for a while.
 
     `sizes_vary`: going back to a snapshot may give it another size. `bitmaps` are those of its nodes: node and name.
     """
@@ -46,6 +46,7 @@ class Device:
     read_only: bool
     present: bool = False
     exported: bool = False
+    away: bool = False
     sizes_vary: bool = False
     bitmaps: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     guest: Guest | None = None
@@ -90,7 +91,7 @@ class Devices:
         """Open a device that is closed; `RefusedError` when QEMU can not."""
         size = device.disk.size() if device.spec.kind is Kind.PLAIN else ROOM_BYTES
         self._disks.offer(device.name, device.disk, size=size)
-        self._monitor.execute("blockdev-add", self._nodes(device))
+        self._monitor.execute("blockdev-add", self.nodes(device))
         device.present = True
         device.bitmaps.clear()
         self.export_from(device)
@@ -176,7 +177,7 @@ class Devices:
         device.guest = Guest(self._pump, self._address, device.name)
 
     # --- nodes ------------------------------------------------------------------------------------
-    def _nodes(self, device: Device) -> Json:
+    def nodes(self, device: Device) -> Json:
         """Return what `blockdev-add` takes for a device."""
         protocol: Json = {
             "driver": "nbd", "server": {"type": "unix", "path": self._disks.address, "abstract": True},

@@ -42,15 +42,23 @@ class Guest:
 
     def request(self, command: Command, offset: int = 0, length: int = 0, data: bytes = b"") -> bytes:
         """Send one request and return what was read."""
+        self.ask(command, offset, length, data)
+        return self.answer(length if command is Command.READ else 0)
+
+    def ask(self, command: Command, offset: int = 0, length: int = 0, data: bytes = b"") -> None:
+        """Send one request; `answer` has to follow before the next one."""
         head = nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, command, _HANDLE, offset, length or len(data))
         try:
             self._endpoint.sendall(head + data)
         except OSError as error:
             raise ConnectionError("QEMU closed the connection of a guest") from error
+
+    def answer(self, length: int) -> bytes:
+        """Wait for the answer to what was asked, and return the `length` bytes that were read."""
         _, failed, _ = nbd.REPLY.unpack(self._wait(nbd.REPLY.size))
         if failed:
             raise BlockError(-failed)
-        return self._wait(length) if command is Command.READ else b""
+        return self._wait(length) if length else b""
 
     def close(self) -> None:
         """Hang up."""

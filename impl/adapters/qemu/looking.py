@@ -12,6 +12,7 @@ from typing import Final, cast
 from snapcheck.impl.adapters.qemu.answers import errno_of
 from snapcheck.impl.adapters.qemu.devices import Device, Devices, sectors_in
 from snapcheck.impl.adapters.qemu.disks import DiskServer
+from snapcheck.impl.adapters.qemu.guest import Guest
 from snapcheck.impl.adapters.qemu.monitor import Asked, Json, RefusedError
 from snapcheck.impl.adapters.qemu.nbd import Command
 from snapcheck.impl.adapters.qemu.process import IMG, run_program
@@ -106,10 +107,14 @@ class Looker:
         self._devices = devices
         self._clock = clock
         self._shown: Mapping[str, Json] | None = None
+        self._several = False
+        self._read: dict[str, bytes | BlockError] = {}  # what was read ahead
 
-    def changed(self) -> None:
-        """Ask the monitor again next time."""
+    def changed(self, *, several: bool = False) -> None:
+        """Ask again next time; `several` says that more than one device will be looked at."""
         self._shown = None
+        self._several = several
+        self._read.clear()
 
     def size_of(self, device: Device) -> int | None:
         """Return the size of a present device in bytes; None for a node whose driver is closed."""
@@ -189,10 +194,30 @@ class Looker:
         if size > CONTENT_BYTES_MAX:
             errors.append("content: EFBIG")
             return None
-        guest = self._devices.guest_of(device, size)
+        if self._several:
+            self._read_ahead()
+        raw = self._read.pop(device.name, None)
         try:
-            raw = guest.request(Command.READ, 0, size) if size else b""
+            if raw is None:
+                raw = self._devices.guest_of(device, size).request(Command.READ, 0, size) if size else b""
+            elif isinstance(raw, BlockError):
+                raise raw
         except BlockError as error:
             errors.append(f"content: {error.errno.name}")
             return None
         return tags_of(raw.ljust(sectors_in(size) * 512, b"\0"))
+
+    def _read_ahead(self) -> None:
+        """Read all devices that can be read as they are, at the same time: QEMU need not be waited for one by one."""
+        self._several = False
+        asked: list[tuple[str, Guest, int]] = []
+        for device in self._devices.by_name.values():
+            size, guest = self.size_of(device) if device.present else None, device.guest
+            if guest is not None and size and guest.size == size <= CONTENT_BYTES_MAX:
+                guest.ask(Command.READ, 0, size)
+                asked.append((device.name, guest, size))
+        for name, guest, size in asked:
+            try:
+                self._read[name] = guest.answer(size)
+            except BlockError as error:
+                self._read[name] = error

@@ -47,9 +47,11 @@ from snapcheck.model.operations import (
     WriteZeroes,
 )
 from snapcheck.model.setup import DeviceSpec, Kind, Semantics, Setup
+from snapcheck.model.snapshot import SnapshotInfo
 
 OK: Final = Result()
-_NO_MEDIUM: Final = Result(Errno.ENOMEDIUM)
+NO_MEDIUM: Final = Result(Errno.ENOMEDIUM)
+_SEVERAL: Final = (SaveVm, LoadVm, DelVm, Transaction)
 _DEAD: Final = (GoneError, StuckError, ConnectionError)
 
 
@@ -89,6 +91,11 @@ class QemuSystem:
             Reopen: self._reopen,
         }  # fmt: skip
 
+    @staticmethod
+    def as_shown(info: SnapshotInfo) -> SnapshotInfo:
+        """Return a snapshot that QEMU took without its date."""
+        return KEEPER.clock.undated(info)
+
     @property
     def abilities(self) -> Abilities:
         """What can be seen of QEMU: answers and disks, and no call inside."""
@@ -123,6 +130,11 @@ class QemuSystem:
         except (*_DEAD, RefusedError):
             KEEPER.end(self._process)
 
+    def abandon(self) -> None:
+        """Let go of everything as when the power is gone: QEMU has no time to write anything."""
+        self._closed = True
+        KEEPER.end(self._process)
+
     def arm(self, faults: Sequence[Fault]) -> Sequence[Fault]:
         return faults  # none can be injected into QEMU's own functions
 
@@ -133,7 +145,7 @@ class QemuSystem:
     def perform(self, operation: Operation) -> Result:
         """Perform one operation; what QEMU died of is in `Result.crash`."""
         begun = time.time_ns()
-        self._looker.changed()
+        self._looker.changed(several=isinstance(operation, _SEVERAL))
         try:
             return self._table[type(operation)](operation)
         except RefusedError as error:
@@ -183,12 +195,12 @@ class QemuSystem:
         """Let the guest do one request, unless it knows itself that the device does not take it."""
         device = self._devices.by_name[name]
         if not device.present:
-            return _NO_MEDIUM
+            return NO_MEDIUM
         if device.read_only and command is not Command.FLUSH:
             return Result(Errno.EPERM)  # it knows that it is read-only
         size = self._looker.size_of(device)
         if size is None:
-            return _NO_MEDIUM
+            return NO_MEDIUM
         if (sector + count) * SECTOR > size:
             return Result(Errno.EIO)
         guest = self._devices.guest_of(device, size)
@@ -214,7 +226,7 @@ class QemuSystem:
     def _resize(self, operation: Resize) -> Result:
         device = self._devices.by_name[operation.device]
         if not device.present:
-            return _NO_MEDIUM
+            return NO_MEDIUM
         size = operation.sectors * SECTOR
         if device.spec.kind is Kind.PLAIN and not device.read_only:
             return self._resize_plain(device, size)
@@ -281,7 +293,7 @@ class QemuSystem:
     def _bitmap(self, command: str, operation: AddBitmap | RemoveBitmap) -> Result:
         device = self._devices.by_name[operation.device.partition("/")[0]]
         if not device.present:
-            return _NO_MEDIUM
+            return NO_MEDIUM
         bitmap = operation.device, operation.name
         self._execute(command, {"node": node_of(operation.device), "name": operation.name})
         (device.bitmaps.add if isinstance(operation, AddBitmap) else device.bitmaps.discard)(bitmap)
@@ -290,14 +302,14 @@ class QemuSystem:
     def _reopen(self, operation: Reopen) -> Result:
         device = self._devices.by_name[operation.device]
         if not device.present:
-            return _NO_MEDIUM
+            return NO_MEDIUM
         self._devices.reopen(device, read_only=device.read_only)
         return OK
 
     def _set_read_only(self, operation: SetReadOnly) -> Result:
         device = self._devices.by_name[operation.device]
         if device.spec.kind is Kind.EMPTY:
-            return _NO_MEDIUM
+            return NO_MEDIUM
         if device.present:
             self._devices.reopen(device, read_only=operation.read_only)
         device.read_only = operation.read_only
@@ -306,7 +318,7 @@ class QemuSystem:
     def _set_medium(self, operation: SetMedium) -> Result:
         device = self._devices.by_name[operation.device]
         if operation.present and device.spec.kind is Kind.EMPTY:
-            return _NO_MEDIUM
+            return NO_MEDIUM
         if device.present:
             self._devices.close(device)
         if operation.present:

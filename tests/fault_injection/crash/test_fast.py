@@ -17,7 +17,7 @@ from snapcheck.impl.qcow2.layout import FEATURE_FIELDS
 from snapcheck.impl.qcow2.state import State, read_header
 from snapcheck.model.content import pattern
 from snapcheck.model.history import Check
-from snapcheck.model.power_cut import Filling as Fill
+from snapcheck.model.power_cut import Filling
 from snapcheck.model.snapshot import SnapshotInfo
 
 SIZE = 64 << 10
@@ -57,7 +57,7 @@ def an_image(*, cluster_bytes: int = 4096, refcount_bits: int = 16, version: int
 
 
 def compare(
-    base: MemoryFile, log: WriteLog, persistence: Persistence, *, every: int = 1, fill: Fill = Fill.OLD
+    base: MemoryFile, log: WriteLog, persistence: Persistence, *, every: int = 1, fill: Filling = Filling.OLD
 ) -> Funnel:
     """Judge all states fast, and see every (so many-th) one of them plainly; return what was counted."""
     funnel = Funnel()
@@ -103,7 +103,7 @@ def test_images_wrecked_by_lost_barriers_are_judged_alike(seed: int) -> None:
                     image.vmstate_write(rng.randrange(5000), b"v" * 600)
 
     base, log = recorded(an_image(cluster_bytes=rng.choice((512, 2048))), act)
-    for fill in Fill:
+    for fill in Filling:
         compare(base, log, Persistence.NO_BARRIERS, every=40, fill=fill)
 
 
@@ -130,6 +130,23 @@ def test_a_file_that_grows_and_shrinks_is_judged_alike() -> None:
     file.truncate(base.size() - 8192)
     file.truncate(base.size() + 100)
     compare(base, log, Persistence.EPOCH)
+
+
+def test_odd_words_in_the_refcount_table_are_judged_alike() -> None:
+    disk = an_image(cluster_bytes=512)
+    base, log = disk.clone(), WriteLog()
+    table, file = read_header(disk).refcount_table_offset, LoggedFile(log, disk, "d0")
+    for place, word in enumerate((1 << 63 | 0x3400, 0x3401, 1 << 40, int.from_bytes(disk.pread(table, 8), "big"))):
+        file.pwrite(table + 8 * (place + 12), word.to_bytes(8, "big"))
+    assert compare(base, log, Persistence.EPOCH).plain == 0
+
+
+def test_what_the_medium_put_behind_the_end_of_the_file_is_not_seen() -> None:
+    disk = an_image(cluster_bytes=512)
+    base, log = disk.clone(), WriteLog()
+    image = Image.open(LoggedFile(log, disk, "d0"))
+    image.snapshot_create(SnapshotInfo(name="n"))  # the new table ends the file, within a sector
+    compare(base, log, Persistence.NO_BARRIERS, fill=Filling.GARBAGE)
 
 
 def test_what_an_opening_would_change_goes_to_the_plain_judge() -> None:

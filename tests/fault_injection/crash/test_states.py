@@ -10,9 +10,7 @@ from snapcheck.fault_injection.crash.states import Funnel, states_of
 from snapcheck.fault_injection.crash.tree import States
 from snapcheck.fault_injection.write_log import Entry, LoggedFile, Sort, WriteLog
 from snapcheck.impl.blockfile import MemoryFile
-from snapcheck.model.power_cut import Cut
-from snapcheck.model.power_cut import Filling as Fill
-from snapcheck.model.power_cut import TornWrite as Torn
+from snapcheck.model.power_cut import Cut, Filling, TornWrite
 
 SECTOR = 512
 
@@ -37,7 +35,7 @@ def as_rows(states: States) -> list[bytes]:
 
 def enumerated(
     log: WriteLog, base: MemoryFile, persistence: Persistence, *,
-    fill: Fill = Fill.OLD, since: int = 0, bound: int = 1 << 15, seed: int = 0,
+    fill: Filling = Filling.OLD, since: int = 0, bound: int = 1 << 15, seed: int = 0,
 ) -> tuple[set[bytes], Funnel]:  # fmt: skip
     """Return the different disks, after looking that each is what its cut leaves, and that none is there twice."""
     funnel, disks = Funnel(), set[bytes]()
@@ -66,7 +64,7 @@ def epochs_of(log: WriteLog) -> Iterator[list[Entry]]:
     yield epoch
 
 
-def by_brute_force(log: WriteLog, base: MemoryFile, fill: Fill = Fill.OLD) -> set[bytes]:
+def by_brute_force(log: WriteLog, base: MemoryFile, fill: Filling = Filling.OLD) -> set[bytes]:
     """Return the disks that every subset of every epoch leaves, one by one."""
     disks: set[bytes] = set()
     for epoch in epochs_of(log):
@@ -109,9 +107,9 @@ def test_an_epoch_leaves_exactly_what_its_subsets_leave(seed: int) -> None:
     assert funnel.exhaustive
 
 
-@pytest.mark.parametrize("fill", [Fill.ZERO, Fill.GARBAGE])
+@pytest.mark.parametrize("fill", [Filling.ZERO, Filling.GARBAGE])
 @pytest.mark.parametrize("seed", range(4))
-def test_lost_sectors_hold_what_the_medium_puts_there(seed: int, fill: Fill) -> None:
+def test_lost_sectors_hold_what_the_medium_puts_there(seed: int, fill: Filling) -> None:
     base, log = a_log(seed)
     disks, _ = enumerated(log, base, Persistence.EPOCH, fill=fill)
     assert disks == by_brute_force(log, base, fill)
@@ -121,8 +119,12 @@ def test_a_lost_write_leaves_old_zero_or_garbage() -> None:
     log = WriteLog()
     base = MemoryFile("d0", b"o" * SECTOR)
     LoggedFile(log, base.clone(), "d0").pwrite(0, b"n" * SECTOR)
-    left = {fill: content(image_of(base, log, Cut("d0", 1, (0,), fill=fill))) for fill in Fill}
-    assert left == {Fill.OLD: b"o" * SECTOR, Fill.ZERO: bytes(SECTOR), Fill.GARBAGE: filling(Fill.GARBAGE, 0)}
+    left = {fill: content(image_of(base, log, Cut("d0", 1, (0,), fill=fill))) for fill in Filling}
+    assert left == {
+        Filling.OLD: b"o" * SECTOR,
+        Filling.ZERO: bytes(SECTOR),
+        Filling.GARBAGE: filling(Filling.GARBAGE, 0),
+    }
 
 
 def test_without_barriers_flushes_keep_nothing() -> None:
@@ -222,4 +224,4 @@ def test_a_torn_write_is_told_by_the_sectors_that_were_lost() -> None:
     LoggedFile(log, base.clone(), "d0").pwrite(0, b"a" * 2 * SECTOR)
     states = next(states_of(log, base, device="d0", persistence=Persistence.SECTOR_TORN, funnel=Funnel()))
     torn = {states.cut(number).torn for number in range(len(states))}
-    assert torn == {(), (Torn(0, (0,)),), (Torn(0, (1,)),)}
+    assert torn == {(), (TornWrite(0, (0,)),), (TornWrite(0, (1,)),)}

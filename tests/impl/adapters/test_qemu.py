@@ -12,17 +12,20 @@ from snapcheck.impl.adapters.qemu.answers import device_in, errno_of
 from snapcheck.impl.adapters.qemu.keeper import KEEPER
 from snapcheck.impl.adapters.qemu.looking import SecondOpinion
 from snapcheck.impl.adapters.qemu.process import DAEMON, MACHINE
+from snapcheck.impl.driver import abandon
 from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.impl.targets import StartError, find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import Fails, Fault, IoFault
-from snapcheck.model.history import Check, Io, Step
+from snapcheck.model.history import Check, EventList, Io, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import (
     AddBitmap,
+    Create,
     Delete,
     DelVm,
     Flush,
+    Goto,
     LoadVm,
     Operation,
     Reopen,
@@ -114,6 +117,17 @@ def test_the_storage_daemon_takes_and_drops_snapshots_of_several_devices() -> No
     assert found == []
 
 
+def test_qemu_img_works_on_images_that_nobody_else_has_open() -> None:
+    operations = (
+        Create("d0", "a"), Create("d0", "a"), Write("d0", 0, 8, 20), Goto("d0", "1"), Delete("d0", None, "a"),
+        Goto("d0", "zz"), SetMedium("d0", present=False), Create("d0", "b"), SetMedium("d0", present=True),
+    )  # fmt: skip
+    steps, found = performed(*operations, driver="qemu-img")
+    expected = [Errno.OK] * 5 + [Errno.ENOENT, Errno.OK, Errno.ENOMEDIUM, Errno.OK]
+    assert [step.result.errno for step in steps] == expected
+    assert found == []
+
+
 # --- faults and what is seen ----------------------------------------------------------------------
 def test_everything_that_reaches_a_disk_is_seen() -> None:
     steps, _ = performed(Write("d0", 0, 8, 20), Flush("d0"))
@@ -169,6 +183,18 @@ def test_a_qemu_that_does_not_answer_is_a_violation(monkeypatch: pytest.MonkeyPa
 def _pid() -> int:
     (process,) = (each for each in KEEPER.lent if each.program == MACHINE)
     return process.pid
+
+
+def test_a_system_that_is_abandoned_writes_nothing_any_more() -> None:
+    setup = Setup((DeviceSpec("d0", sectors=16, tag=9),), Semantics.MODERN)
+    disk = prepared_image(setup.devices[0])
+    system = find_target("qemu").built([disk], semantics="modern", recorder=EventList())
+    system.start(setup)
+    system.perform(Write("d0", 0, 8, 20))
+    before, pid = disk.pread(0, disk.size()), _pid()
+    abandon(system)
+    assert disk.pread(0, disk.size()) == before
+    assert not _runs(pid)
 
 
 def test_a_harness_that_is_killed_leaves_no_qemu_behind() -> None:

@@ -73,3 +73,12 @@ def test_what_a_history_does_to_its_image_does_not_show_in_the_next_one() -> Non
         image.snapshot_delete("x", None)
         image.write(0, b"y" * 25600)
     assert all_of(prepared_image(FULL)) == before
+
+
+@pytest.mark.parametrize("spec", [FULL, replace(FULL, cluster_bytes=4096, sectors=33), replace(FULL, snapshots=())])
+def test_what_is_packed_reads_the_same_and_takes_less_room(spec: DeviceSpec) -> None:
+    plain, packed = prepared_image(spec), prepared_image(replace(spec, packed=True))
+    assert inspect(packed).clean
+    assert packed.size() < plain.size()
+    with Image.open(packed) as image:
+        assert image.read(0, image.size_bytes) == pattern(tag=9, sector=0, count=spec.sectors)
