@@ -143,6 +143,7 @@ def explore(
     values: Annotated[int, typer.Option(metavar="N", help="Values that a device can hold.")] = 2,
     snapshots: Annotated[int, typer.Option(metavar="N", help="Snapshots on one device at most.")] = 2,
     duplicates: Annotated[bool, typer.Option("--duplicates", help="One device may have a name twice.")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="The order of the devices does not count.")] = False,
     against: Annotated[str | None, typer.Option(metavar="DRIVER", help="Drive this driver through all of it.")] = None,
     semantics: Annotated[Semantics, typer.Option(help="Whose behaviour is right.")] = Semantics.CLASSIC,
     out: Out = REPORT_FOLDER,
@@ -156,7 +157,8 @@ def explore(
     from snapcheck.cli.explore import ExploreCall, explore_command
 
     call = ExploreCall(
-        devices=devices, names=names, values=values, snapshots=snapshots, duplicates=duplicates, against=against,
+        devices=devices, names=names, values=values, snapshots=snapshots, duplicates=duplicates, merge=merge,
+        against=against,
         semantics=semantics, out=out, quiet=quiet, progress=not (quiet or no_progress),
     )  # fmt: skip
     return explore_command(call)

@@ -44,6 +44,7 @@ class ExploreCall:
     values: int
     snapshots: int
     duplicates: bool
+    merge: bool
     against: str | None
     semantics: Semantics
     out: Path
@@ -59,9 +60,11 @@ def explore_command(call: ExploreCall) -> int:
             duplicates=call.duplicates,
         )  # fmt: skip
         if call.against is not None:
+            if call.merge:
+                raise CallError("--merge is for the model alone: a driver is to be driven through every state")
             require_size(scope)
             return _tour(call, scope, call.against)
-        require_room(scope, bytes_max=room_bytes())
+        require_room(scope, bytes_max=room_bytes(), merged=call.merge)
     except ScopeError as error:
         raise CallError(str(error)) from None
     return _explore(call, scope)
@@ -81,14 +84,16 @@ def _tour(call: ExploreCall, scope: Scope, driver: str) -> int:
 def _explore(call: ExploreCall, scope: Scope) -> int:
     _begin(call, scope)
     with _stoppable() as must_stop:
-        done = explore_model(scope, must_stop=must_stop, tell=_Teller() if call.progress else _silent)
+        tell_how_far = _Teller() if call.progress else _silent
+        done = explore_model(scope, merged=call.merge, semantics=call.semantics, must_stop=must_stop, tell=tell_how_far)
     try:
         report_folder.write(call.out, done.result)
-        files = [*_drawings(call.out, done), *_suite(call, done)] if done.result.verdict is Verdict.PASSED else []
+        drawn = done.result.verdict is Verdict.PASSED and not call.merge
+        told = [*_seen(done), *((*_drawings(call.out, done), *_suite(call, done)) if drawn else ())]
     except OSError as error:
         raise unwritable(call.out, error, status=UNKNOWN) from None
     tell(done.result, call.out, quiet=call.quiet)
-    for label, text in files if not call.quiet else ():
+    for label, text in told if not call.quiet else ():
         for line in labelled(label, text, width(), whole_words=True):
             say(line)
     return EXIT_STATUS[done.result.verdict]
@@ -106,6 +111,12 @@ def _begin(call: ExploreCall, scope: Scope) -> None:
             (call.out / name).unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(call.out, error) from None
+
+
+def _seen(done: ModelExplored) -> Iterator[tuple[str, str]]:
+    """Yield how much was seen of what has to be seen sometimes; a note says what was not."""
+    seen = [words for words, depth in done.seen.reached.items() if depth is not None]
+    yield "sometimes", f"{len(seen)} of {len(done.seen.reached)} kinds of states that matter were seen"
 
 
 def _drawings(folder: Path, done: ModelExplored) -> Iterator[tuple[str, str]]:

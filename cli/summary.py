@@ -118,8 +118,9 @@ def _explored_words(phase: PhaseReport) -> str:
     """Return what an exploration saw; one that did not come to its end says so in a note."""
     counts = phase.counts
     rate = f" ({phase.steps / phase.seconds / 1e6:,.0f} million/s)" if phase.steps > 1e7 and phase.seconds else ""
+    stand_for = f" that stand for {counts[exploring.STANDS_FOR]:,}" if exploring.STANDS_FOR in counts else ""
     return (
-        f"{counts[exploring.STATES]:,} states, up to {counts[exploring.DEPTH]} moves from the start, "
+        f"{counts[exploring.STATES]:,} states{stand_for}, up to {counts[exploring.DEPTH]} moves from the start, "
         f"{counts[exploring.TRANSITIONS]:,} transitions in {phase.seconds:.2f} s{rate}; {phase.scope}; "
         f"{counts[exploring.LEAVING]:,} transitions more lead out of this scope"
     )

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from snapcheck.model.merged import Merged, merged_states
 from snapcheck.model.operations import AllFindVmstateBs
 from snapcheck.model.product import Ended, Product
 from snapcheck.model.properties import Broken
@@ -20,6 +21,7 @@ from snapcheck.model.tables import DEVICE_STATES_MAX, Flags, Numbers
 
 BYTES_PER_STATE: Final = 10  # the bitmap, and a whole level of states at worst: eight bytes each, and what marks them
 FIXED_BYTES: Final = 64 * 2**20
+_PACKED_MAX: Final = 2**62  # a state of the group is one number
 _CHUNK: Final = 1 << 14  # states at a time: what is worked on stays in the cache
 _LEVELS_MAX: Final = 250  # a byte holds the depth
 
@@ -36,7 +38,7 @@ class Violation:
 class Explored:
     """What an exploration saw.
 
-    states       that were reached; in `merged` ones devices that are alike are told apart no more
+    states       that were reached; those that differ in the order of the devices alone count as one when `merged`
     transitions  that lead to one of them
     leaving      transitions that lead out of the scope, and were not followed
     levels       how many states are so many moves away from the start
@@ -44,6 +46,7 @@ class Explored:
     reached      what was to be seen sometimes, and how far from the start it was; None: never
     violations   for each law the first that was found, at the shortest distance
     complete     nothing stopped the search
+    stands_for   how many states these are when the order of the devices counts
     """
 
     scope: Scope
@@ -55,6 +58,7 @@ class Explored:
     reached: dict[str, int | None]
     violations: tuple[Violation, ...] = ()
     complete: bool = True
+    stands_for: int = 0
 
     @property
     def depth(self) -> int:
@@ -76,24 +80,29 @@ class Explored:
 
 
 # --- before anything is allocated -----------------------------------------------------------------
-def memory_bytes(scope: Scope) -> int:
-    """Return how much memory exploring takes, at most."""
-    return FIXED_BYTES + scope.states * BYTES_PER_STATE
+def states_of(scope: Scope, *, merged: bool = False) -> int:
+    """Return how many states there are to be seen, at most."""
+    return merged_states(scope) if merged else scope.states
 
 
-def require_room(scope: Scope, *, bytes_max: int) -> None:
+def memory_bytes(scope: Scope, *, merged: bool = False) -> int:
+    """Return how much memory exploring takes, at most; sorted states are kept in a table, two bytes a device."""
+    each = BYTES_PER_STATE + 4 * scope.devices * merged  # twice while it is made
+    return FIXED_BYTES + states_of(scope, merged=merged) * each
+
+
+def require_room(scope: Scope, *, bytes_max: int, merged: bool = False) -> None:
     """Raise `ScopeError`, with an estimate, for a scope that can not be explored in so much memory."""
     if scope.device_states > DEVICE_STATES_MAX:
         raise ScopeError(
             f"{scope.device_states:,} states of one device ({scope.words}) are more than {DEVICE_STATES_MAX:,}; "
             "take fewer names, values or snapshots"
         )
-    needed = memory_bytes(scope)
-    if needed > bytes_max:
-        raise ScopeError(
-            f"{scope.states:,} states ({scope.words}) take about {_size(needed)}, and there is room for "
-            f"{_size(bytes_max)}; take fewer devices, names, values or snapshots"
-        )
+    needed = memory_bytes(scope, merged=merged)
+    if needed > bytes_max or scope.states > _PACKED_MAX:
+        states = f"{states_of(scope, merged=merged):,} states ({scope.words}) take about {_size(needed)}"
+        room = f"there is room for {_size(bytes_max)}"
+        raise ScopeError(f"{states}, and {room}; take fewer devices, names, values or snapshots")
 
 
 def _size(count: int) -> str:
@@ -105,17 +114,27 @@ Tell = Callable[[int, int], None]  # states seen and depth, now and then
 
 
 def explore(
-    space: Space, *, must_stop: Callable[[], bool] = lambda: False, tell: Tell = lambda _states, _depth: None
+    space: Space,
+    *,
+    merged: bool = False,
+    must_stop: Callable[[], bool] = lambda: False,
+    tell: Tell = lambda _states, _depth: None,
 ) -> Explored:
-    """Explore all of a space; `must_stop` is asked now and then, and what was seen until then is returned."""
-    return _Search(space).run(must_stop, tell)
+    """Explore all of a space; `must_stop` is asked now and then, and what was seen until then is returned.
+
+    `merged` takes states for one that differ in the order of the devices alone: the same verdict with less memory and
+    time; a path to a violation need not be a shortest one then.
+    """
+    return _Search(space, merged=merged).run(must_stop, tell)
 
 
 class _Search:
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, *, merged: bool) -> None:
         self._space = space
-        self._product = Product(space)
-        self._seen: NDArray[np.uint8] = np.zeros(space.states_max, dtype=np.uint8)  # 0, or one more than the depth
+        self._merged = merged
+        self._product = Merged(space) if merged else Product(space)
+        self._seen: NDArray[np.uint8] = np.zeros(self._product.states_max, dtype=np.uint8)  # 0, or depth + 1
+        self._stands_for = 0
         self._goals = [Sometimes(goal, space.tables) for goal in declared(space.scope)]
         self._reached: dict[str, int | None] = {goal.words: None for goal in self._goals}
         self._violations: dict[Broken, Violation] = {}
@@ -143,7 +162,7 @@ class _Search:
         endings, leaving = self._product.counted()
         return Explored(
             self._space.scope, sum(levels), sum(endings.values()), leaving, tuple(levels), endings, self._reached,
-            tuple(self._violations.values()), complete,
+            tuple(self._violations.values()), complete, self._stands_for,
         )  # fmt: skip
 
     def _take(self, chunk: Numbers, level: int) -> None:
@@ -162,6 +181,7 @@ class _Search:
         if self._suspects.any():
             self._judge(chunk[np.logical_or.reduce([self._suspects[part] for part in parts])])
         self._product.follow(chunk, parts, reach)
+        self._stands_for += self._product.stands_for(chunk)
 
     # --- violations -------------------------------------------------------------------------------
     def _judge(self, suspects: Numbers) -> None:
@@ -174,7 +194,9 @@ class _Search:
                         self._violations[broken] = Violation(broken, (*self._path(state), transition.move))
 
     def _path(self, state: State) -> tuple[Move, ...]:
-        """Return a shortest path to a state that was seen."""
+        """Return a shortest path to a state that was seen; any, where the order of the devices does not count."""
+        if self._merged:
+            return self._space.way_alone(state)
         packed, moves = self._space.packed(state), list[Move]()
         while packed:
             before = self._before(packed)

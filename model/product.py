@@ -35,7 +35,7 @@ class _Step(NamedTuple):
     """A table for one device of the group, with what it adds to a packed state.
 
     `how` it goes on, and `always` when that is the same in every state: passes to the next device, ends there, or
-    leaves the scope.
+    leaves the scope. `ends_as_it_was`: nothing was changed where it ends.
     """
 
     there: Flags
@@ -44,6 +44,7 @@ class _Step(NamedTuple):
     changes: bool
     how: NDArray[np.uint8]
     always: int | None
+    ends_as_it_was: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,22 @@ class Product:
         self._leaving = 0
         self._visits = [np.zeros(self._size, dtype=np.intp) for _ in self._weights]
 
+    @property
+    def states_max(self) -> int:
+        """How many states can be packed."""
+        return self._space.states_max
+
     # --- packing ----------------------------------------------------------------------------------
+    def packed(self, parts: Sequence[Numbers]) -> Numbers:
+        """Return states as one number each, from the numbers of each device's state."""
+        total: Numbers = np.sum([part * weight for part, weight in zip(parts, self._weights, strict=True)], axis=0)
+        return total
+
+    def stands_for(self, packed: Numbers) -> int:
+        """Return how many states these are."""
+        size: int = packed.size
+        return size
+
     def unpacked(self, packed: int) -> State:
         """Return the state that is packed into a number."""
         return tuple(packed // weight % self._size for weight in self._weights)
@@ -111,7 +127,8 @@ class Product:
                     self._end(key, [each[""] for each in steps], passed, reach if changes else None)
                     covered = covered or (step.everywhere and not step.changes and step.always == _ENDS)
             # Where a refused call leaves the devices just like one that fails by itself, that was heard of already.
-            live = self._pass(Ended(act), steps[live.at][""], live, None if covered else reach)
+            plain = steps[live.at][""]
+            live = self._pass(Ended(act), plain, live, None if covered and plain.ends_as_it_was else reach)
         self._end(Ended(act), [], live, reach if changes else None)
 
     def _end(self, key: Ended, steps: Sequence[_Step], live: _Live, reach: Reach | None) -> None:
@@ -179,4 +196,5 @@ def _step(table: Table, weight: int) -> _Step:
     added = np.where(table.leaves, 0, table.after - numbers) * weight
     how = np.where(table.leaves, _LEAVES, np.where(table.stops, _ENDS, _PASSES)).astype(np.uint8)
     always = int(how[0]) if (how == how[0]).all() else None
-    return _Step(table.there, bool(table.there.all()), added, bool(added.any()), how, always)
+    unchanged = not added[how == _ENDS].any()
+    return _Step(table.there, bool(table.there.all()), added, bool(added.any()), how, always, unchanged)

@@ -67,7 +67,7 @@ class Space:
         self.scope: Final = scope
         self.tables: Final = Tables(scope)
         self.start: Final[State] = (0,) * scope.devices
-        self.states_max: Final = len(self.tables.states) ** scope.devices
+        self.states_max: Final[int] = len(self.tables.states) ** scope.devices
 
     # --- states -----------------------------------------------------------------------------------
     def packed(self, state: State) -> int:
@@ -90,6 +90,24 @@ class Space:
     def words_of(self, state: State) -> str:
         """Return a state in words: for each device its content, then name and content of its snapshots, in order."""
         return " | ".join(_device_words(self.tables.states[number]) for number in state)
+
+    def way_alone(self, state: State) -> tuple[Move, ...]:
+        """Return moves that bring one device after the other where `state` has it; there may be a shorter way."""
+        return tuple(
+            Move(act, device) for device, number in enumerate(state) for act in self._ways_of_one[number]
+        )  # fmt: skip
+
+    @cached_property
+    def _ways_of_one(self) -> dict[int, tuple[Act, ...]]:
+        ways: dict[int, tuple[Act, ...]] = {0: ()}
+        queue = [0]
+        for number in queue:  # it grows meanwhile
+            for act, both in self.tables.local.items():
+                after = int(both.plain.after[number])
+                if after != NOWHERE and after not in ways:
+                    ways[after] = (*ways[number], act)
+                    queue.append(after)
+        return ways
 
     # --- transitions ------------------------------------------------------------------------------
     @cached_property

@@ -67,7 +67,7 @@ def timeline_of(history: History) -> Timeline | None:
     if cut is None or not cut.log:
         return None
     log = cut.log[-SHOWN_MAX:]
-    names = tuple(dict.fromkeys(each.device for each in log))
+    names = [spec.name for spec in history.setup.devices if any(each.device == spec.name for each in log)]
     rows = {name: TOP + LANE * place for place, name in enumerate(names)}
     at = max((each.at for each in cut.devices), default=log[-1].number + 1)
     return Timeline(

@@ -10,6 +10,7 @@ from snapcheck.model.law_names import Severity
 from snapcheck.model.operations import kind_of
 from snapcheck.model.properties import ALWAYS
 from snapcheck.model.scope import Scope
+from snapcheck.model.setup import Semantics
 from snapcheck.model.space import Space, path_words
 from snapcheck.reports.verdict import Coverage, LawReport, PhaseReport, RunResult, Verdict, ViolationReport
 from snapcheck.stateful_tests.run import snapcheck_version
@@ -20,6 +21,7 @@ MODEL: Final = "the model"
 STATES: Final = "states"
 TRANSITIONS: Final = "transitions"
 DEPTH: Final = "depth"
+STANDS_FOR: Final = "states when the order of the devices counts"
 LEAVING: Final = "transitions that lead out of the scope"
 
 
@@ -34,13 +36,18 @@ class ModelExplored(NamedTuple):
 def explore_model(
     scope: Scope,
     *,
+    merged: bool = False,
+    semantics: Semantics = Semantics.CLASSIC,
     must_stop: Callable[[], bool] = lambda: False,
     tell: Callable[[int, int], None] = lambda _states, _depth: None,
 ) -> ModelExplored:
-    """Explore a scope. The verdict is unknown when it was stopped, or when something interesting was never seen."""
+    """Explore a scope; what is seen is the same in every profile.
+
+    The verdict is unknown when it was stopped, or when something interesting was never seen.
+    """
     begun = time.monotonic()
     space = Space(scope)
-    seen = explore(space, must_stop=must_stop, tell=tell)
+    seen = explore(space, merged=merged, must_stop=must_stop, tell=tell)
     seconds = time.monotonic() - begun
     violations = tuple(_report(space, each, seconds) for each in seen.violations)
     notes = _notes(seen)
@@ -48,9 +55,9 @@ def explore_model(
     broken = [each.broken.law for each in seen.violations]
     laws = tuple(LawReport(law, seen.transitions, broken.count(law), not_observable=False) for law in ALWAYS)
     result = RunResult(
-        version=snapcheck_version(), verdict=verdict, driver=MODEL, semantics="classic", seed=0, devices=scope.devices,
-        seconds=round(seconds, 3), phases=(_phase(seen, seconds),), laws=laws, coverage=Coverage(0, 0),
-        violations=violations, notes=notes,
+        version=snapcheck_version(), verdict=verdict, driver=MODEL, semantics=semantics.value, seed=0,
+        devices=scope.devices, seconds=round(seconds, 3), phases=(_phase(seen, seconds),), laws=laws,
+        coverage=Coverage(0, 0), violations=violations, notes=notes,
     )  # fmt: skip
     return ModelExplored(result, seen, space)
 
@@ -62,6 +69,8 @@ def _notes(seen: Explored) -> tuple[str, ...]:
 
 def _phase(seen: Explored, seconds: float) -> PhaseReport:
     counts = {STATES: seen.states, TRANSITIONS: seen.transitions, DEPTH: seen.depth, LEAVING: seen.leaving}
+    if seen.stands_for != seen.states:
+        counts[STANDS_FOR] = seen.stands_for
     counts |= {f"sometimes: {words}": 1 for words, depth in seen.reached.items() if depth is not None}
     return PhaseReport(NAME, 0, seen.transitions, round(seconds, 3), seen.complete, seen.scope.words, counts)
 

@@ -74,7 +74,7 @@ _GARBAGE: Final = Plan((Persistence.EPOCH,), 1 << 7, fill=Filling.GARBAGE)
 _ALL_OF: Final = frozenset({_EPOCH})  # plans that are to be exhaustive; of the others some states are enough
 REACHES: Final = {
     Profile.QUICK: Reach(len(STARTS) - 2, 1, (_EPOCH,), 1),
-    Profile.DEFAULT: Reach(len(STARTS), 2, (_EPOCH, _TORN), 2),
+    Profile.DEFAULT: Reach(len(STARTS) - 1, 2, (_EPOCH, _TORN), 2),
     Profile.DEEP: Reach(len(STARTS), 3, (_EPOCH, _TORN, _LYING, _GARBAGE), 1 << 16),
 }  # fmt: skip
 

@@ -1,6 +1,10 @@
 """`snapcheck explore` as people type it: what it says, what it leaves behind, and how it refuses."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -19,6 +23,7 @@ def test_a_small_scope_is_explored_and_drawn(snapcheck: Snapcheck, tmp_path: Pat
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("PASSED  the model, classic, 2 devices")
     assert "36 states, up to 5 moves from the start, 1,552 transitions" in " ".join(done.stdout.split())
+    assert "sometimes 5 of 5 kinds of states that matter were seen" in " ".join(done.stdout.split())
     assert max(map(len, done.stdout.splitlines())) <= 80
     report = tmp_path / "snapcheck-report"
     assert {path.name for path in report.iterdir()} == {
@@ -48,6 +53,14 @@ def test_a_large_scope_says_what_is_left_out(snapcheck: Snapcheck) -> None:
     assert "115,840 transitions more lead out of this scope" in said
 
 
+def test_devices_that_are_alike_can_be_merged(snapcheck: Snapcheck, tmp_path: Path) -> None:
+    done = snapcheck("explore", "--devices", 5, "--names", 1, "--merge")
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 0
+    assert "252 states that stand for 7,776" in said
+    assert not (tmp_path / "snapcheck-report" / "graph.svg").exists()
+
+
 def test_a_driver_is_driven_through_every_transition(snapcheck: Snapcheck, tmp_path: Path) -> None:
     done = snapcheck("explore", "--devices", 1, "--names", 1, "--against", "qcow2", "--no-progress")
     assert (done.returncode, done.stderr) == (0, "")
@@ -75,6 +88,20 @@ def test_a_model_that_breaks_a_law_shows_the_way_there(snapcheck: Snapcheck, mon
     assert (again.returncode, "FIXED" in again.stdout) == (0, True)  # the engine stops there, as it should
 
 
+def test_somebody_who_does_not_want_to_wait_gets_a_report(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "snapcheck.cli", "explore", "--devices", "5", "--no-progress"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    result = tmp_path / "snapcheck-report" / "result.json"
+    while not result.exists():
+        time.sleep(0.05)
+    time.sleep(1)  # the tables are being made, or the search has begun
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert "not all there are" in " ".join(said.split())
+    assert json.loads(result.read_text())["verdict"] == "unknown"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -82,6 +109,7 @@ def test_a_model_that_breaks_a_law_shows_the_way_there(snapcheck: Snapcheck, mon
         (("--devices", 8), "208,827,064,576 states (8 devices, 2 names, 2 values"),
         (("--names", 9, "--values", 9, "--snapshots", 5), "states of one device"),
         (("--devices", 5, "--against", "qcow2"), "11,881,376 states (5 devices"),
+        (("--merge", "--against", "qcow2"), "--merge is for the model alone"),
         (("--against", "nobody"), "there is no driver 'nobody'"),
     ],
 )

@@ -17,7 +17,7 @@ def test_a_new_driver_works_at_once(snapcheck: Snapcheck, tmp_path: Path) -> Non
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == "  cd fresh && snapcheck run fresh:open_driver --profile quick"
     ran = subprocess.run(
-        [sys.executable, "-m", "snapcheck.cli", "run", "fresh:open_driver", "--histories", "40", "--quiet"],
+        [sys.executable, "-m", "snapcheck.cli", "run", "fresh:open_driver", "--histories", "60", "--quiet"],
         cwd=tmp_path / "fresh", capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout

@@ -3,15 +3,17 @@
 import random
 from collections import Counter, deque
 from collections.abc import Sequence
+from itertools import permutations
 from itertools import product as every
 
 import numpy as np
 import pytest
 from snapcheck.model import group
 from snapcheck.model.device import Snapshot
-from snapcheck.model.explore import Explored, explore, memory_bytes, require_room
+from snapcheck.model.explore import Explored, Violation, explore, memory_bytes, require_room, states_of
 from snapcheck.model.group import Call, Then
 from snapcheck.model.law_names import Law
+from snapcheck.model.merged import Merged
 from snapcheck.model.operations import AllDelete, AllGoto, Create, Goto
 from snapcheck.model.product import Ended, Product
 from snapcheck.model.scope import Act, Scope, ScopeError
@@ -121,6 +123,57 @@ def test_packing_is_undone_by_unpacking() -> None:
         assert tuple(int(part[number]) for part in parts) == state
 
 
+# --- devices that are alike -----------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "scope", [Scope(devices=1, names=2), PAIR, Scope(devices=3, names=2), Scope(devices=4, names=1, duplicates=True)],
+    ids=lambda scope: scope.words,
+)  # fmt: skip
+def test_merged_states_stand_for_all_of_them(scope: Scope) -> None:
+    whole, merged = explore(Space(scope)), explore(Space(scope), merged=True)
+    assert merged.states == states_of(scope, merged=True)
+    assert merged.stands_for == whole.states == whole.stands_for
+    assert merged.depth <= whole.depth
+    assert (merged.complete, merged.violations, merged.missed) == (True, (), ())
+
+
+def test_merged_states_lead_where_their_orders_lead() -> None:
+    space = Space(Scope(devices=3, names=2, values=1, refusals=False))
+    merged = Merged(space)
+    for rank in range(merged.states_max):
+        state = merged.unpacked(rank)
+        expected = {tuple(sorted(after)) for order in set(permutations(state)) for after in afters(space, order)}
+        found: set[State] = set()
+        packed = np.array([rank], dtype=np.intp)
+        merged.follow(packed, merged.parts(packed), lambda after: found.update(map(merged.unpacked, after.tolist())))  # noqa: B023  # used at once
+        assert found - {state} == expected - {state}
+
+
+def afters(space: Space, state: State) -> list[State]:
+    return [each.after for each in space.transitions(state) if each.after is not None]
+
+
+def test_merged_devices_give_the_same_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(group.WALK_OF, AllGoto, (Call("goto", Then.GO_ON, Then.SKIP),))
+    space = Space(Scope(devices=3, names=1))
+    whole, merged = explore(space), explore(space, merged=True)
+    assert {each.broken for each in merged.violations} == {each.broken for each in whole.violations} != set()
+    for violation in merged.violations:
+        assert_breaks(space, violation)
+
+
+def assert_breaks(space: Space, violation: Violation) -> None:
+    """Go the way to a violation and see it happen."""
+    state = space.start
+    for move in violation.path[:-1]:
+        transition = space.transition(state, move)
+        assert transition is not None
+        assert transition.after is not None
+        state = transition.after
+    last = space.transition(state, violation.path[-1])
+    assert last is not None
+    assert violation.broken in last.broken
+
+
 # --- violations -----------------------------------------------------------------------------------
 def going_on(monkeypatch: pytest.MonkeyPatch, scope: Scope) -> tuple[Space, Explored]:
     """Explore a model whose all-goto goes on to the next device when one has failed."""
@@ -149,15 +202,7 @@ def test_the_shortest_way_to_a_violation_is_one_that_can_be_gone(monkeypatch: py
     space = Space(scope)
     seen = explore(space)
     violation = next(each for each in seen.violations if each.broken.law is Law.LIST_EXACT)
-    state = space.start
-    for move in violation.path[:-1]:
-        transition = space.transition(state, move)
-        assert transition is not None
-        assert transition.after is not None
-        state = transition.after
-    last = space.transition(state, violation.path[-1])
-    assert last is not None
-    assert violation.broken in last.broken
+    assert_breaks(space, violation)
     assert len(violation.path) == 3
 
 
