@@ -105,7 +105,8 @@ def changes_of(world: World, operation: Operation) -> tuple[Change, ...]:
     back what it created, the last one first.
     """
     outcome = _outcome(world, operation)
-    if isinstance(operation, SaveVm) and operation.name is not None and outcome.devices:
+    began = _succeeded(outcome) or bool(outcome.devices)  # one that comes back to where it was changes devices too
+    if isinstance(operation, SaveVm) and operation.name is not None and began:
         dropped = _changes(world, AllDelete(operation.name))
         return (*dropped, *_changes(_after(world, dropped), operation))
     if isinstance(operation, Transaction) and not _succeeded(outcome):

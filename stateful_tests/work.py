@@ -1,12 +1,14 @@
 """Getting units done: here, or in several processes. Progress comes in as it happens, answers as they are finished."""
 
+import ctypes
+import os
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 from typing import Final, NamedTuple, Protocol
@@ -14,6 +16,7 @@ from typing import Final, NamedTuple, Protocol
 from snapcheck.stateful_tests.units import Answer, Unit
 
 _TICK_SECONDS: Final = 0.2
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class Tick(NamedTuple):
@@ -148,6 +151,11 @@ _controls: list[Control] = []  # of this worker process: what its initializer wa
 
 def _begin_worker(ticks: "SimpleQueue[Tick]", stop: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    with suppress(AttributeError):  # where there is no such call a worker ends after its unit
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a parent that is killed can not say it
+    parent = parent_process()
+    if parent is not None and parent.pid != os.getppid():
+        os._exit(1)  # it was killed before this process could ask
     _controls[:] = [_WorkerControl(ticks, stop)]
 
 

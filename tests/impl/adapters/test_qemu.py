@@ -172,9 +172,9 @@ def test_a_qemu_that_dies_is_a_violation_and_the_next_history_has_another_one() 
 
 
 def test_a_qemu_that_does_not_answer_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pump, "SECONDS_MAX", 0.5)
-    with Session(find_target("qemu"), group(PLAIN)) as session:
+    with Session(find_target("qemu"), group(PLAIN)) as session, monkeypatch.context() as patch:
         os.kill(_pid(), signal.SIGSTOP)
+        patch.setattr(pump, "SECONDS_MAX", 0.5)
         found = session.step(SaveVm("a"))
     assert [each.law for each in found] == [Law.NO_HANG]
     assert performed(SaveVm("a"))[1] == []
