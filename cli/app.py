@@ -115,6 +115,7 @@ def run(
     semantics: Annotated[Semantics | None, typer.Option(help="Whose behaviour is right; classic by default.")] = None,
     qemu: Annotated[Path | None, typer.Option(metavar="DIR", help="Where QEMU's programs are; else PATH.")] = None,
     known: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Known, accepted divergences.")] = None,
+    shrink_seconds: Annotated[float, typer.Option(metavar="N", help="For one violation; 0: do not shrink.")] = 10.0,
     corpus: Annotated[Path | None, typer.Option(metavar="DIR", help="Failures to replay first, and to keep.")] = None,
     out: Out = REPORT_FOLDER,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
@@ -129,7 +130,7 @@ def run(
     call = RunCall(
         driver=driver, phases=phases, profile=profile, seconds=seconds, histories=histories, devices=devices,
         seed=seed, jobs=jobs, semantics=semantics, known=known, corpus=corpus, resume=resume, out=out, quiet=quiet,
-        findings=findings, progress=not (quiet or no_progress),
+        shrink_seconds=shrink_seconds, findings=findings, progress=not (quiet or no_progress),
     )  # fmt: skip
     return run_command(call)
 
@@ -169,6 +170,8 @@ def replay(
     *,
     driver: Annotated[str | None, typer.Option(metavar="DRIVER", help="On this driver, not the recorded one.")] = None,
     out: Out = REPORT_FOLDER,
+    shrink: Annotated[bool, typer.Option("--shrink", help="Shrink the violation further; the report changes.")] = False,
+    seconds: Annotated[float | None, typer.Option(metavar="N", help="How long to shrink (60).")] = None,
 ) -> int:
     """Run a recorded history again.
 
@@ -176,7 +179,15 @@ def replay(
     """
     from snapcheck.cli.replay import replay_command
 
-    return replay_command(what, driver=driver, out=out)
+    if not shrink:
+        if seconds is not None:
+            raise CallError("--seconds goes with --shrink: a replay takes as long as it takes")
+        return replay_command(what, driver=driver, out=out)
+    if driver is not None:
+        raise CallError("--shrink works on the driver of the report; leave --driver out")
+    from snapcheck.cli.shrink import SECONDS_DEFAULT, shrink_command
+
+    return shrink_command(what, out=out, seconds=SECONDS_DEFAULT if seconds is None else seconds)
 
 
 @app.command()

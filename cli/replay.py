@@ -13,11 +13,13 @@ from snapcheck.model.law_names import Law
 from snapcheck.reports import folder as report_folder
 from snapcheck.reports import jsonl, reproducer
 from snapcheck.reports.jsonl import HistoryError, HistoryFile, Recorded
-from snapcheck.stateful_tests.replay import ReplayState, how_to_open, write_disks
+from snapcheck.stateful_tests.replay import Replayed, ReplayState, how_to_open, write_disks
 from snapcheck.stateful_tests.replay import replay as run_again
 
 IDS_MAX: Final = 8
 DISKS: Final = "disks"  # in the report's folder: what power cuts leave, by the name of the history
+# The exit status for each, the one that decides first.
+STATUS: Final = {ReplayState.STILL_FAILS: 1, ReplayState.CANNOT_RUN: UNKNOWN, ReplayState.FIXED: 0}
 COLOURS: Final = {ReplayState.FIXED: "green", ReplayState.STILL_FAILS: "red", ReplayState.CANNOT_RUN: "yellow"}
 
 
@@ -40,20 +42,23 @@ class Case:
 def replay_command(what: str, *, driver: str | None, out: Path) -> int:
     """Run the histories that `what` names, say what came of each, and return the exit status."""
     states = [_replay(case, driver or case.driver, out) for case in cases_of(what, out)]
-    if ReplayState.STILL_FAILS in states:
-        return 1
-    return UNKNOWN if ReplayState.CANNOT_RUN in states else 0
+    return STATUS[next(state for state in STATUS if state in states)]
 
 
 def _replay(case: Case, driver: str, out: Path) -> ReplayState:
     target = target_of(driver)
     replayed = run_again(target, case.history, law=case.law)
-    say(f"{replayed.state.value}  {case.title}", colour=COLOURS[replayed.state], bold=True)
-    for line in replayed.text.splitlines():
-        say(f"  {line}")
+    tell_replayed(replayed, case.title)
     if replayed.state is ReplayState.STILL_FAILS and replayed.history.cut is not None:
         say(f"  {how_to_open(write_disks(target, replayed.history, out / DISKS / case.name), target)}")
     return replayed.state
+
+
+def tell_replayed(replayed: Replayed, title: str) -> None:
+    """Say what came of a replay."""
+    say(f"{replayed.state.value}  {title}", colour=COLOURS[replayed.state], bold=True)
+    for line in replayed.text.splitlines():
+        say(f"  {line}")
 
 
 # --- finding the histories ------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from snapcheck.reports.verdict import EXIT_STATUS, Coverage, RunResult, Verdict
 from snapcheck.stateful_tests import corpus
 from snapcheck.stateful_tests.corpus import Corpus
 from snapcheck.stateful_tests.run import DEVICES_MAX, PHASES, Finished, RunOptions, run_driver
+from snapcheck.stateful_tests.shrink import SECONDS_DEFAULT
 from snapcheck.stateful_tests.units import Profile
 
 
@@ -48,6 +49,7 @@ class RunCall:
     out: Path
     quiet: bool
     progress: bool
+    shrink_seconds: float = SECONDS_DEFAULT
     findings: Path | None = None
     scope: Scope | None = None  # of the tour, from snapcheck explore --against
 
@@ -113,11 +115,16 @@ def options_of(call: RunCall) -> RunOptions:
         call.seconds is None or (call.seconds > 0 and math.isfinite(call.seconds)),
         f"--seconds {call.seconds}: give a number above 0",
     )
+    _require(
+        call.shrink_seconds >= 0 and math.isfinite(call.shrink_seconds),
+        f"--shrink-seconds {call.shrink_seconds}: give a number, 0 to show violations as they were found",
+    )
     return RunOptions(
         phases=phases_of(call.phases), profile=profile_of(call.profile), seconds=call.seconds,
         histories=call.histories, devices=call.devices, seed=call.seed,
         jobs=cores() if call.jobs is None else call.jobs,
         known=_known_of(call.known), corpus=_corpus_of(call.corpus), scope=call.scope,
+        shrink_seconds=call.shrink_seconds,
     )  # fmt: skip
 
 

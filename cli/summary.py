@@ -2,7 +2,7 @@
 
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,7 @@ from snapcheck.cli.say import printable, say
 from snapcheck.model.law_names import Severity
 from snapcheck.reports import culprit
 from snapcheck.reports.folder import PAGE
-from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict, ViolationReport
+from snapcheck.reports.verdict import Coverage, LawReport, PhaseReport, RunResult, Verdict, ViolationReport
 from snapcheck.reports.words import cut_words
 from snapcheck.stateful_tests import exploring
 from snapcheck.stateful_tests.phases import tour
@@ -54,29 +54,45 @@ def lines(result: RunResult, folder: Path, *, width: int, quiet: bool = False) -
             yield from labelled(phase.name, _phase_words(phase), width)
         yield from labelled("laws", _law_words(result), width)
         if result.coverage.cells:
-            yield from labelled("coverage", f"{result.coverage.reached:,} of {result.coverage.cells:,} cells", width)
-    shown = _worst_first(result.violations)
-    told = shown[:VIOLATIONS_MAX]
-    for violation in filter(_counts, told):
+            yield from labelled("coverage", _coverage_words(result.coverage), width)
+    groups = by_cause(result.violations)
+    told = groups[:VIOLATIONS_MAX]
+    for group in filter(_group_counts, told):
         yield ""
-        yield from _violation_lines(violation, folder, width)
-    if any(map(_counts, told)):
+        yield from _violation_lines(group[0], folder, width)
+        if len(group) > 1:
+            yield from labelled("also", _also_words(group), width, indent=2)
+    if any(map(_group_counts, told)):
         yield ""
-    for violation in told:
-        if not _counts(violation):
-            yield from _brief(violation, width)
-    if len(shown) > VIOLATIONS_MAX:
-        yield f"and {len(shown) - VIOLATIONS_MAX} more violations in the report"
-    if not quiet or shown:
+    for group in told:
+        if not _group_counts(group):
+            yield from _brief(group, width)
+    left_out = sum(map(len, groups[VIOLATIONS_MAX:]))
+    if left_out:
+        yield f"and {left_out} more violations in the report"
+    if not quiet or groups:
         yield from labelled("report", str(folder / PAGE), width, whole_words=True)
+
+
+def by_cause(violations: Sequence[ViolationReport]) -> list[list[ViolationReport]]:
+    """Return the violations by their likely causes, those that decide the verdict first."""
+    groups: dict[str, list[ViolationReport]] = {}
+    for each in violations:
+        groups.setdefault(each.cause or each.id, []).append(each)
+    return sorted(groups.values(), key=lambda group: (group[0].known, group[0].severity is Severity.WARNING))
+
+
+def _group_counts(group: Sequence[ViolationReport]) -> bool:
+    return _counts(group[0])
 
 
 def _counts(violation: ViolationReport) -> bool:
     return violation.severity is Severity.ERROR and not violation.known
 
 
-def _worst_first(violations: Iterable[ViolationReport]) -> list[ViolationReport]:
-    return sorted(violations, key=lambda each: (each.known, each.severity is Severity.WARNING))
+def _also_words(group: Sequence[ViolationReport]) -> str:
+    others = [f"{each.law.value} at {each.operation} ({each.id})" for each in group[1:]]
+    return f"{', '.join(others)}; most likely one cause"
 
 
 def labelled(label: str, text: str, width: int, *, indent: int = 0, whole_words: bool = False) -> list[str]:
@@ -119,6 +135,12 @@ def _taken(phase: PhaseReport) -> str:
     return f", {taken:,} of {there_are:,} transitions taken, {counts[tour.DISAGREEING] or 'none':} disagreeing"
 
 
+def _coverage_words(coverage: Coverage) -> str:
+    by_phase = ", ".join(f"{phase.name} {phase.reached:,}" for phase in coverage.phases)
+    share = f" ({by_phase})" if by_phase else ""
+    return f"{coverage.reached:,} of {coverage.cells:,} cells{share}"
+
+
 def _law_words(result: RunResult) -> str:
     laws = result.laws
     hidden = [each for each in laws if each.not_observable]
@@ -141,9 +163,11 @@ def _names(laws: Sequence[LawReport]) -> str:
 
 
 # --- one violation --------------------------------------------------------------------------------
-def _brief(violation: ViolationReport, width: int) -> Iterator[str]:
-    """Yield a violation that leaves the verdict alone: one or two lines, with the id to look it up or replay it by."""
-    yield from textwrap.wrap(printable(f"{violation_line(violation)} ({violation.id})"), width, subsequent_indent="  ")
+def _brief(group: Sequence[ViolationReport], width: int) -> Iterator[str]:
+    """Yield what leaves the verdict alone: a line or two, with the ids to look it up or replay it by."""
+    also = f"; also {_also_words(group)}" if len(group) > 1 else ""
+    text = printable(f"{violation_line(group[0])} ({group[0].id}){also}")
+    yield from textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _violation_lines(violation: ViolationReport, folder: Path, width: int) -> Iterator[str]:
@@ -163,9 +187,9 @@ def _violation_lines(violation: ViolationReport, folder: Path, width: int) -> It
         )
     steps = f"{violation.operations} operation{'' if violation.operations == 1 else 's'}"
     faults = f"{violation.faults} fault{'' if violation.faults == 1 else 's'}"
-    yield from labelled(
-        "replay", f"{_replay_words(violation, folder)}  ({steps}, {faults})", width, indent=2, whole_words=True
-    )
+    longer = "" if violation.shrunk else "; --shrink makes it shorter"
+    words = f"{_replay_words(violation, folder)}  ({steps}, {faults}{longer})"
+    yield from labelled("replay", words, width, indent=2, whole_words=True)
 
 
 def _replay_words(violation: ViolationReport, folder: Path) -> str:

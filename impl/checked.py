@@ -22,6 +22,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 TEXT_MAX: Final = 300
+VETTED_MAX: Final = 1000  # entries of lists that are remembered
 # The methods that a capability promises; those of the empty one are always needed.
 METHODS: Final[dict[str, tuple[str, ...]]] = {
     "": ("close", "size", "read", "write", "write_zeroes", "flush"),
@@ -61,12 +62,13 @@ class StartError(TargetError):
 class CheckedDriver:
     """A driver whose errors are `Failure` values. A method of a capability that it does not declare is never called."""
 
-    __slots__ = ("capabilities", "driver")
+    __slots__ = ("_vetted", "capabilities", "driver")
 
     def __init__(self, driver: Driver) -> None:
         problem = driver_problem(driver)
         if problem:
             raise CrashError(problem)
+        self._vetted: dict[int, object] = {}
         self.driver = driver
         self.capabilities = effective(driver.capabilities)
 
@@ -126,10 +128,18 @@ class CheckedDriver:
         if not isinstance(listed, list | tuple):
             raise CrashError(f"snapshot_list returned {_short(listed)}, not a list of SnapshotInfo")
         for info in listed:
-            problem = info_problem(info)
-            if problem:
-                raise CrashError(f"snapshot_list returned {problem}")
+            if self._vetted.get(id(info)) is not info:
+                self._vet(info)
         return listed
+
+    def _vet(self, info: object) -> None:
+        """Look at an entry of a list once: it can not change, and most lists hold what the last one held."""
+        problem = info_problem(info)
+        if problem:
+            raise CrashError(f"snapshot_list returned {problem}")
+        if len(self._vetted) > VETTED_MAX:
+            self._vetted.clear()
+        self._vetted[id(info)] = info
 
     def snapshot_load_tmp(self, snapshot_id: str | None, name: str | None) -> Failure | None:
         assert self.capabilities.load_tmp

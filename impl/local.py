@@ -6,8 +6,8 @@ result = system.perform(AllCreate("s"))
 seen = system.observe("d0", level=Level.FULL)
 """
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar, Final
 
 from snapcheck.impl.checked import CrashError, Failure, StartError
@@ -70,7 +70,7 @@ NEEDED_FOR: Final[dict[str, tuple[type[Operation], ...]]] = {
 
 
 class _Gate:
-    """A recorder in front of the real one. While it is shut nothing passes; guest requests that land are owed."""
+    """A recorder in front of the real one. In a `with` it is shut: nothing passes; requests that land are owed."""
 
     __slots__ = ("_owed", "_pass_on", "emit")
 
@@ -79,13 +79,12 @@ class _Gate:
         self._owed: list[Event] = []
         self.emit = self._pass_on
 
-    @contextmanager
-    def shut(self) -> Generator[None]:
+    def __enter__(self) -> None:
+        """Shut it."""
         self.emit = self._keep
-        try:
-            yield
-        finally:
-            self.emit = self._pass_on
+
+    def __exit__(self, *_: object) -> None:
+        self.emit = self._pass_on
 
     def _keep(self, event: Event, /) -> None:
         if type(event) is Request:
@@ -141,7 +140,7 @@ class LocalSystem:
         self._devices = {
             spec.name: self._device(spec, disk) for spec, disk in zip(setup.devices, self._disks, strict=True)
         }
-        with self._gate.shut():
+        with self._gate:
             for spec in setup.devices:
                 self._start(spec, self._devices[spec.name])
         self._performer = self._new_performer()
@@ -191,12 +190,12 @@ class LocalSystem:
 
     def observe(self, device: str, *, level: Level) -> Observation:
         """Look at a device; at level full it is closed and opened."""
-        with self._gate.shut():
+        with self._gate:
             return self._looker.look(self._devices[device], level, self._open_driver)
 
     def close(self) -> None:
         """Close all devices; the disks stay their owner's."""
-        with self._gate.shut():
+        with self._gate:
             for device in self._devices.values():
                 with suppress(CrashError):  # a driver that can not even close has been found out before
                     device.close()

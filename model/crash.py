@@ -105,9 +105,10 @@ def changes_of(world: World, operation: Operation) -> tuple[Change, ...]:
     back what it created, the last one first.
     """
     outcome = _outcome(world, operation)
-    if isinstance(operation, SaveVm) and operation.name is not None and outcome.devices:
+    began = _succeeded(outcome) or bool(outcome.devices)  # one that comes back to where it was changes devices too
+    if isinstance(operation, SaveVm) and operation.name is not None and began:
         dropped = _changes(world, AllDelete(operation.name))
-        return (*dropped, *_changes(_after(world, dropped), operation))
+        return (*dropped, *(Change(name, _at_last(outcome, world, name)) for name in members(operation, world)))
     if isinstance(operation, Transaction) and not _succeeded(outcome):
         return _tried_and_undone(world, operation)
     return _changes(world, operation)
@@ -123,18 +124,16 @@ def _succeeded(outcome: Outcome) -> bool:
 
 def _changes(world: World, operation: Operation) -> tuple[Change, ...]:
     outcome = _outcome(world, operation)
-    done = isinstance(operation, _MAKES_EXACT)
-    changes: list[Change] = []
-    for name in members(operation, world):
-        states = outcome.devices.get(name)
-        device = world.devices[name] if states is None else states[0].state
-        if states is not None or (done and _succeeded(outcome)):
-            changes.append(Change(name, device, exact=done))
-    return tuple(changes)
+    exact = isinstance(operation, _MAKES_EXACT)
+    touched = members(operation, world)
+    if not (exact and _succeeded(outcome)):
+        touched = tuple(name for name in touched if name in outcome.devices)
+    return tuple(Change(name, _at_last(outcome, world, name), exact=exact) for name in touched)
 
 
-def _after(world: World, changes: Sequence[Change]) -> World:
-    return World({**world.devices, **{change.device: change.after for change in changes}}, world.semantics)
+def _at_last(outcome: Outcome, world: World, name: str) -> Device:
+    states = outcome.devices.get(name)
+    return world.devices[name] if states is None else states[0].state
 
 
 def _tried_and_undone(world: World, operation: Transaction) -> tuple[Change, ...]:

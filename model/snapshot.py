@@ -28,6 +28,8 @@ class SnapshotInfo:
 
 def cut_text(text: str, *, bytes_max: int) -> str:
     """Return what a C buffer keeps of `text`: at most `bytes_max` bytes of its UTF-8 (SPEC A.1, B.5)."""
+    if len(text) <= bytes_max and text.isascii():
+        return text
     raw = text.encode("utf-8", "surrogateescape")
     return text if len(raw) <= bytes_max else raw[:bytes_max].decode("utf-8", "surrogateescape")
 

@@ -19,12 +19,14 @@ from snapcheck.reports import culprit, timeline, words
 from snapcheck.reports.culprit import Culprit
 from snapcheck.reports.event_lines import EventLine, event_lines
 from snapcheck.reports.files import write_whole
+from snapcheck.reports.matrix import FAULTS, STATES, matrix_of
 from snapcheck.reports.timeline import Timeline
-from snapcheck.reports.verdict import Coverage, LawReport, RunResult, ViolationReport
+from snapcheck.reports.verdict import LawReport, RunResult, ViolationReport
 
 EVENTS_MAX: Final = 400
 ZERO_TAG: Final = 0
 FOREIGN_TAG: Final = 255
+MATRICES: Final = (("By fault", FAULTS), ("By the state that the device was in", STATES))
 
 
 # --- what the page shows --------------------------------------------------------------------------
@@ -104,23 +106,6 @@ class LawRow:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One cell of the heat map: how often each device position was hit; None where the cell does not exist."""
-
-    fault: str
-    positions: tuple[tuple[str, int | None], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """The coverage matrix: operations down, faults across, a square for each device position."""
-
-    faults: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-    hits_max: int
-
-
 # --- making it ------------------------------------------------------------------------------------
 def write(path: Path, result: RunResult) -> None:
     """Write report.html."""
@@ -136,7 +121,7 @@ def render(result: RunResult) -> str:
     )  # fmt: skip
     return environment.get_template("page.html").render(
         run=result, cases=[case_of(each) for each in result.violations], laws=law_rows(result.laws),
-        matrix=matrix_of(result.coverage), totals=totals(result), heat=heat,
+        matrices=[(words, matrix_of(result.coverage, across=part)) for words, part in MATRICES], totals=totals(result),
         funnel=timeline.funnel_of(result.phases),
     )  # fmt: skip
 
@@ -264,30 +249,3 @@ def _remarks(seen: Observation) -> Iterator[str]:
         if check.corruptions or check.leaks or check.copied_missing:
             yield f"check: {check.corruptions} corruptions, {check.leaks} leaks, {check.copied_missing} COPIED missing"
         yield from (f"check: {message}" for message in check.messages)
-
-
-# --- the coverage matrix --------------------------------------------------------------------------
-def matrix_of(coverage: Coverage) -> Matrix:
-    """Return the cells `operation x fault x device` as a table; names that are not of this form are left out."""
-    counts = {**dict.fromkeys(coverage.never, 0), **coverage.hits}
-    cells = {
-        (parts[0], parts[1], parts[2]): hits for key, hits in counts.items() if len(parts := key.split(" x ")) == 3
-    }
-    operations, faults, devices = (sorted({key[axis] for key in cells}) for axis in range(3))
-    rows = tuple(
-        (
-            operation,
-            tuple(
-                Cell(fault, tuple((each, cells.get((operation, fault, each))) for each in devices)) for fault in faults
-            ),
-        )
-        for operation in operations
-    )
-    return Matrix(tuple(faults), rows, max(cells.values(), default=0))
-
-
-def heat(hits: int | None, hits_max: int) -> str:
-    """Return the class of a square: no such cell, never hit, or one of five steps on a scale of powers."""
-    if not hits:
-        return "none" if hits is None else "never"
-    return f"h{min(5, 1 + 5 * (hits.bit_length() - 1) // max(1, hits_max.bit_length()))}"

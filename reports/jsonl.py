@@ -29,7 +29,10 @@ class HistoryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Line 1: what made the file, and what result.json has no place for (`notes`, `hits` of the coverage matrix)."""
+    """Line 1: what made the file, and what result.json has no place for: `notes`, and the coverage matrix.
+
+    `hits` has every cell, `hits_by_phase` those that each phase reached.
+    """
 
     schema: int
     version: str
@@ -37,6 +40,7 @@ class Header:
     seed: int = 0
     notes: tuple[str, ...] = ()
     hits: dict[str, int] = field(default_factory=dict[str, int])
+    hits_by_phase: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,11 @@ def write(path: Path, result: RunResult, *, sample: Sequence[History] = ()) -> N
 
 
 def _header(result: RunResult) -> Header:
-    return Header(SCHEMA, result.version, result.driver, result.seed, result.notes, dict(result.coverage.hits))
+    coverage = result.coverage
+    by_phase = {phase.name: dict(phase.hits) for phase in coverage.phases}
+    return Header(
+        SCHEMA, result.version, result.driver, result.seed, result.notes, dict(coverage.hits), by_phase
+    )  # fmt: skip
 
 
 def _records(violations: Sequence[ViolationReport], sample: Sequence[History]) -> Iterator[Recorded]:

@@ -10,8 +10,16 @@ from typing import Final, cast
 from snapcheck.reports import codec
 from snapcheck.reports.codec import CodecError, Json
 from snapcheck.reports.files import write_whole
-from snapcheck.reports.jsonl import HistoryFile
-from snapcheck.reports.verdict import SCHEMA, Coverage, LawReport, PhaseReport, RunResult, ViolationReport
+from snapcheck.reports.jsonl import Header, HistoryFile
+from snapcheck.reports.verdict import (
+    SCHEMA,
+    Coverage,
+    LawReport,
+    PhaseCoverage,
+    PhaseReport,
+    RunResult,
+    ViolationReport,
+)
 
 _RUN: Final = (
     "schema", "version", "verdict", "driver", "semantics", "seed", "devices", "seconds", "phases", "laws", "coverage",
@@ -19,13 +27,15 @@ _RUN: Final = (
 )  # fmt: skip
 _PHASE: Final = ("name", "histories", "steps", "seconds", "complete", "scope", "counts")
 _LAW: Final = ("law", "checked", "violated", "not_observable")
-_COVERAGE: Final = ("cells", "reached", "never")
+_COVERAGE: Final = ("cells", "reached", "never", "phases")
+_PHASE_COVERAGE: Final = ("name", "reached", "alone", "never")
 _VIOLATION: Final = (
     "id", "law", "severity", "device", "operation", "summary", "operations", "faults", "phase", "found_after_s",
-    "known", "replay",
+    "known", "replay", "cause", "shrunk",
 )  # fmt: skip
 _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
-    RunResult: _RUN, PhaseReport: _PHASE, LawReport: _LAW, Coverage: _COVERAGE, ViolationReport: _VIOLATION
+    RunResult: _RUN, PhaseReport: _PHASE, LawReport: _LAW, Coverage: _COVERAGE, PhaseCoverage: _PHASE_COVERAGE,
+    ViolationReport: _VIOLATION,
 }  # fmt: skip
 
 
@@ -78,9 +88,14 @@ def with_histories(result: RunResult, file: HistoryFile) -> RunResult:
     return replace(
         result,
         notes=file.header.notes,
-        coverage=replace(result.coverage, hits=file.header.hits),
+        coverage=_with_hits(result.coverage, file.header),
         violations=tuple(_joined(result.violations, file)),
     )
+
+
+def _with_hits(coverage: Coverage, header: Header) -> Coverage:
+    phases = tuple(replace(each, hits=header.hits_by_phase.get(each.name, {})) for each in coverage.phases)
+    return replace(coverage, hits=header.hits, phases=phases)
 
 
 def _joined(violations: Iterable[ViolationReport], file: HistoryFile) -> Iterable[ViolationReport]:

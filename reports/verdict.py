@@ -46,18 +46,37 @@ class LawReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PhaseCoverage:
+    """What one phase reached of the matrix: how many cells, and how many of them that no other phase did."""
+
+    name: str
+    reached: int
+    alone: int
+    never: tuple[str, ...] = ()
+    hits: Mapping[str, int] = field(default_factory=dict[str, int])  # for the pages: the cells reached, how often
+
+
+@dataclass(frozen=True, slots=True)
 class Coverage:
-    """Cells of the matrix operation x fault x device position: how many there are, reached, and which never were."""
+    """Cells of the matrix operation x fault x role of the device x its state before: how many, and how many reached.
+
+    `never` names those that were not; `all-goto x flush-error x last` stands for all cells that begin like that.
+    """
 
     cells: int
     reached: int
     never: tuple[str, ...] = ()
-    hits: Mapping[str, int] = field(default_factory=dict[str, int])  # for the pages: "all-delete x flush-error x d2": 7
+    hits: Mapping[str, int] = field(default_factory=dict[str, int])  # for the pages: every cell, how often
+    phases: tuple[PhaseCoverage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ViolationReport:
-    """One violation, shrunk: the fields of result.json, and what only the pages show (`evidence`, `history`)."""
+    """One violation, shrunk: the fields of result.json, and what only the pages show (`evidence`, `history`).
+
+    `cause` is the id of the violation that stands for all that most likely have the same cause (causes.py); `shrunk`
+    says whether nothing smaller was found, rather than the time for it having run out.
+    """
 
     id: str
     law: Law
@@ -71,6 +90,8 @@ class ViolationReport:
     found_after_s: float
     known: bool
     replay: str
+    cause: str = ""
+    shrunk: bool = True
     evidence: tuple[str, ...] = ()
     expected: str = ""  # what the model allows at the step, in words
     actual: str = ""  # what the driver did instead

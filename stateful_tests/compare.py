@@ -14,25 +14,7 @@ from snapcheck.model.device import Content as Tags
 from snapcheck.model.device import Device, Expected, Outcome, Snapshot, World
 from snapcheck.model.errno import Errno
 from snapcheck.model.facts import ALL_LAWS, Evidence, Judged, Look, Running, StepFacts, members, root_of
-from snapcheck.model.faults import (
-    BINDING,
-    BitFlip,
-    CallFault,
-    Delay,
-    DropsUnflushed,
-    Effect,
-    Fails,
-    Family,
-    Fault,
-    Fill,
-    LandsButFails,
-    Lost,
-    Misdirected,
-    Short,
-    Torn,
-    binding,
-    family,
-)
+from snapcheck.model.faults import BINDING, Family, Fault, binding, family
 from snapcheck.model.fit import Beside, Fit, Rank, best_fits, looks_of, next_state
 from snapcheck.model.history import Abilities, Check, History, Io, Level, Step
 from snapcheck.model.law_names import Law, Severity
@@ -43,18 +25,7 @@ from snapcheck.model.setup import Setup
 from snapcheck.model.step import reopened, start
 from snapcheck.model.step import step as allowed_by_model
 from snapcheck.model.trace import CHANGING_CALLS, Trace
-
-EFFECT_WORDS: Final[Mapping[type[Effect], str]] = {
-    Fails: "error", LandsButFails: "lands-but-error", Short: "short", Torn: "torn", Lost: "lost",
-    Misdirected: "misdirected", BitFlip: "bit-flip", Fill: "fill", DropsUnflushed: "drops-unflushed", Delay: "delay",
-}  # fmt: skip
-
-
-def fault_kind(fault: Fault) -> str:
-    """Return the word for `fault` in the coverage matrix: `create-call`, `flush-error`, `write-torn`."""
-    if isinstance(fault, CallFault):
-        return f"{fault.function.replace('_', '-')}-call"
-    return f"{fault.kind}-{EFFECT_WORDS[type(fault.effect)]}"
+from snapcheck.stateful_tests.cells import reached_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +70,7 @@ class Judge:
 
     world      the model's state now; strategies draw names and sizes from it
     counts     by law: how often it was checked, and how often it was violated (warnings included)
-    cells      the coverage matrix: operation x fault x device position, faults that were met only
+    cells      the coverage matrix: how often each cell was reached (cells.py)
     diverged   the model could not follow a step: from there on nothing is judged
     lost       devices that may be in one of several states as nobody looked: they are not predicted any more
     """
@@ -114,7 +85,6 @@ class Judge:
         self._abilities = abilities
         self._running = Running()
         self._bindings: dict[str, frozenset[Law]] = {}  # of devices on which not all laws bind any more
-        self._position = {device.name: f"d{at}" for at, device in enumerate(setup.devices)}
         self._rules = _rules_by_operation(abilities)
 
     @classmethod
@@ -156,6 +126,8 @@ class Judge:
         trace = Trace(step.events, self._running.in_flight)
         self._meet(step, trace)
         facts, fits = self._facts(step, trace)
+        for cell in reached_by(step, trace.struck, facts.walk, self.world):
+            self.cells[cell] += 1
         self.steps += 1
         self._note_failures(facts)
         evidence = self._ask_laws(facts)
@@ -171,10 +143,8 @@ class Judge:
 
     # --- what struck ------------------------------------------------------------------------------
     def _meet(self, step: Step, trace: Trace) -> None:
-        for device, index in dict.fromkeys((root_of(met.device), met.fault) for met in trace.struck):
-            fault = step.faults[index]
-            self.cells[f"{kind_of(step.operation)} x {fault_kind(fault)} x {self._position[device]}"] += 1
-            laws = binding(fault)
+        for met in trace.struck:
+            device, laws = root_of(met.device), binding(step.faults[met.fault])
             if laws != ALL_LAWS:
                 self._bindings[device] = self._bindings.get(device, ALL_LAWS) & laws
 

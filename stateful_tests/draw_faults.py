@@ -6,6 +6,7 @@ For that it is worked out, roughly, which devices an operation reaches and which
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import chain
 from typing import Final, NamedTuple
 
 from snapcheck.model.device import Device, World
@@ -28,6 +29,7 @@ from snapcheck.model.faults import (
     Torn,
 )
 from snapcheck.model.operations import (
+    OPERATIONS,
     AllCanSnapshot,
     AllCreate,
     AllDelete,
@@ -59,8 +61,8 @@ from snapcheck.model.operations import (
     WriteZeroes,
 )
 from snapcheck.model.setup import Kind
+from snapcheck.stateful_tests.cells import fault_word
 from snapcheck.stateful_tests.chooser import Chooser, pick, weighted
-from snapcheck.stateful_tests.compare import EFFECT_WORDS
 from snapcheck.stateful_tests.draw_operations import device_of, listed_names
 from snapcheck.stateful_tests.draw_setups import HAS_IMAGE
 
@@ -69,7 +71,7 @@ ERRNOS: Final = weighted(
     (2, Errno.ENOMEDIUM), (2, Errno.ETIMEDOUT), (1, Errno.EAGAIN), (1, Errno.ENOENT), (1, Errno.EINVAL),
     (1, Errno.EBUSY), (1, Errno.ENOTSUP), (1, Errno.EFBIG), (1, Errno.EEXIST), (1, Errno.ERANGE),
 )  # fmt: skip
-_AT: Final = weighted((8, 1), (5, 2), (4, 3), *((1, at) for at in range(4, 25)))
+_AT: Final = weighted((20, 1), (11, 2), (6, 3), (4, 4), (3, 5), (2, 6), *((1, at) for at in range(7, 25)))
 _AT_OF_FEW: Final = (1, 1, 1, 2, 2, 3)  # flushes, discards and truncates are few
 _FEW: Final = frozenset({"flush", "discard", "truncate"})
 _CALL_COUNTS: Final = weighted((12, (1, 1)), (4, (1, 0)), (1, (1, 2)), (1, (2, 1)))  # (at, times)
@@ -95,8 +97,8 @@ def _short(sectors: int) -> Callable[[Errno], Effect]:
 
 
 _ERRORS: Final = weighted(
-    (5, _Blow("write", Fails)), (4, _Blow("any", Fails)), (3, _Blow("read", Fails)), (3, _Blow("flush", Fails)),
-    (1, _Blow("discard", Fails)), (1, _Blow("truncate", Fails)),
+    (6, _Blow("write", Fails)), (6, _Blow("any", Fails)), (2, _Blow("read", Fails)), (4, _Blow("flush", Fails)),
+    (3, _Blow("discard", Fails)), (5, _Blow("truncate", Fails)),
     (2, _Blow("write", LandsButFails)), (1, _Blow("flush", LandsButFails)), (1, _Blow("any", LandsButFails)),
     *((1, _Blow("write", _short(sectors))) for sectors in (0, 1, 2, 3)),
     (2, _Blow("any", Fails(Errno.ENOMEDIUM), 0)),  # the medium vanishes
@@ -112,14 +114,34 @@ _DAMAGES: Final = weighted(
     (1, _Blow("write", Fill())), (1, _Blow("write", Fill(garbage=True))), (3, _Blow("flush", DropsUnflushed)),
 )  # fmt: skip
 _DELAYS: Final = (_Blow("any", Delay(1_000_000)), _Blow("flush", Delay(10**10)), _Blow("any", Delay(10**9), 0))
+_READS: Final = (VmstateRead, LoadTmp, LoadTmpByIdOrName)  # these write nothing that could be struck
+_DISCARDS: Final = (Discard, Delete, AllDelete, DelVm)
+
+
+def _is_aimed(blow: _Blow, operation: type[Operation]) -> bool:
+    """Tell whether an operation does I/O of the kind that the blow strikes, as far as any driver does."""
+    if operation in _READS:
+        return blow.kind == "read" or (blow.kind == "any" and blow.effect != Lost())
+    if blow.kind == "truncate":
+        return operation is Resize
+    return blow.kind != "discard" or operation in _DISCARDS
+
+
+_BLOWS: Final[Mapping[type[Operation], Mapping[str, tuple[_Blow, ...]]]] = {
+    operation: {
+        word: tuple(blow for blow in blows if _is_aimed(blow, operation))
+        for word, blows in (("error", _ERRORS), ("damage", _DAMAGES), ("delay", _DELAYS))
+    }
+    for operation in OPERATIONS
+}
 
 # How a step is hit, one word for each fault. The first entry is where shrinking ends.
 _GROUP_SHAPES: Final = weighted(
-    (6, ()), (55, ("call",)), (28, ("error",)), (4, ("call", "call")), (2, ("call", "error")), (1, ("error", "error")),
+    (5, ()), (53, ("call",)), (31, ("error",)), (4, ("call", "call")), (2, ("call", "error")), (1, ("error", "error")),
     (2, ("damage",)), (1, ("delay",)),
 )  # fmt: skip
 _SNAPSHOT_SHAPES: Final = weighted(
-    (52, ()), (20, ("call",)), (22, ("error",)), (1, ("call", "error")), (2, ("error", "error")), (1, ("damage",)),
+    (50, ()), (12, ("call",)), (32, ("error",)), (1, ("call", "error")), (2, ("error", "error")), (1, ("damage",)),
     (1, ("delay",)),
 )  # fmt: skip
 _GUEST_SHAPES: Final = weighted((80, ()), (17, ("error",)), (1, ("damage",)), (1, ("delay",)))
@@ -140,7 +162,16 @@ def draw_faults(
     if not targets.calls and not targets.io:
         return ()
     shape = pick(chooser, _shapes(operation))
-    return tuple(_draw_fault(chooser, world, targets, blow, regions) for blow in shape)
+    blows = _BLOWS[type(operation)]
+    faults: list[Fault] = []
+    for word in shape:
+        if (word == "call" and targets.calls) or not targets.io:
+            faults.append(_draw_call_fault(chooser, targets))
+        else:  # once a device is damaged, damaging it again costs no law
+            damaged = tuple(name for name in targets.io if world.devices[name].damaged) if word == "damage" else ()
+            blow = blows["error" if word == "call" else word]
+            faults.append(_draw_io_fault(chooser, damaged or targets.io, blow, regions))
+    return tuple(faults)
 
 
 def _shapes(operation: Operation) -> tuple[tuple[str, ...], ...]:
@@ -149,18 +180,18 @@ def _shapes(operation: Operation) -> tuple[tuple[str, ...], ...]:
     return _GUEST_SHAPES if isinstance(operation, _GUEST) else _SNAPSHOT_SHAPES
 
 
-def _draw_fault(chooser: Chooser, world: World, targets: Targets, word: str, regions: tuple[str, ...]) -> Fault:
-    if (word == "call" and targets.calls) or not targets.io:
-        device = pick(chooser, tuple(targets.calls))
-        function = pick(chooser, targets.calls[device])
-        errno = pick(chooser, ERRNOS)
-        at, times = pick(chooser, _CALL_COUNTS)
-        return CallFault(device, function, at, times, errno)
-    devices = targets.io
-    if word == "damage":  # once a device is damaged, damaging it again costs no law
-        devices = tuple(device for device in devices if world.devices[device].damaged) or devices
-    device = pick(chooser, devices)
-    blow = pick(chooser, _DAMAGES if word == "damage" else _DELAYS if word == "delay" else _ERRORS)
+def _draw_call_fault(chooser: Chooser, targets: Targets) -> CallFault:
+    device = pick(chooser, tuple(targets.calls))
+    function = pick(chooser, targets.calls[device])
+    errno = pick(chooser, ERRNOS)
+    at, times = pick(chooser, _CALL_COUNTS)
+    return CallFault(device, function, at, times, errno)
+
+
+def _draw_io_fault(
+    chooser: Chooser, devices: tuple[str, ...], blows: tuple[_Blow, ...], regions: tuple[str, ...]
+) -> IoFault:
+    device, blow = pick(chooser, devices), pick(chooser, blows)
     effect = blow.effect(pick(chooser, ERRNOS)) if callable(blow.effect) else blow.effect
     at = pick(chooser, _AT_OF_FEW if blow.kind in _FEW else _AT)
     if blow.times is not None:
@@ -172,7 +203,7 @@ def _draw_fault(chooser: Chooser, world: World, targets: Targets, word: str, reg
 @lru_cache(maxsize=64)
 def _spread(regions: tuple[str, ...]) -> tuple[tuple[int, str], ...]:
     """Return (times, region): once, from then on, or twice; anywhere, or in one region only."""
-    anywhere = [(1, "")] * 5 + [(0, "")] * 3 + [(2, "")]
+    anywhere = [(1, "")] * 10 + [(0, "")] * 6 + [(2, "")] * 2
     return (*anywhere, *((1, region) for region in regions), *((0, region) for region in regions[:4]))
 
 
@@ -280,19 +311,16 @@ def _name_of(operation: Operation) -> str | None:
 
 # --- what can be drawn at all -----------------------------------------------------------------------
 def fault_words(operation: type[Operation]) -> tuple[str, ...]:
-    """Return the words (`fault_kind`) of all faults that can be drawn for an operation: rows of the coverage matrix."""
+    """Return the words (`fault_word`) of all faults that can be drawn for an operation: columns of the matrix."""
     if operation in (AllCanSnapshot, AllFindVmstateBs):
         return ()
     function = _LOCAL_CALLS.get(operation)
     visit = _VISITS.get(operation)
     calls = set(visit.there + visit.absent) if visit else {function} if function else set[str]()
-    words = sorted(f"{call.replace('_', '-')}-call" for call in calls)
-    does_io = operation in _GUEST or calls - _IN_MEMORY
-    return (*words, *_io_words()) if does_io else tuple(words)
-
-
-@lru_cache(maxsize=1)
-def _io_words() -> tuple[str, ...]:
-    blows = dict.fromkeys((*_ERRORS, *_DAMAGES, *_DELAYS))
-    effects = [(blow.kind, blow.effect(Errno.EIO) if callable(blow.effect) else blow.effect) for blow in blows]
-    return tuple(sorted({f"{kind}-{EFFECT_WORDS[type(effect)]}" for kind, effect in effects}))
+    faults: list[Fault] = [CallFault("", call) for call in sorted(calls)]
+    if operation in _GUEST or calls - _IN_MEMORY:
+        faults += [
+            IoFault("", blow.kind, blow.effect(Errno.EIO) if callable(blow.effect) else blow.effect)
+            for blow in chain.from_iterable(_BLOWS[operation].values())
+        ]
+    return tuple(dict.fromkeys(map(fault_word, faults)))

@@ -7,6 +7,7 @@ out of the group (read-only, no medium) is undone soon, so that groups have seve
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Final
 
 from snapcheck.model.content import TAG_MAX
@@ -78,18 +79,24 @@ Build = Callable[[Chooser, World], Operation]
 
 def draw_operation(chooser: Chooser, world: World, *, kinds: Sequence[str] | None = None) -> Operation:
     """Draw one operation of the alphabet (of `kinds` only, as in Abilities.operations) for the state `world`."""
-    read_only = absent = False
+    read_only = absent = busy = False
     for device in world.devices.values():
         read_only = read_only or device.read_only
         absent = absent or not (device.present or device.spec.kind is Kind.EMPTY)
-    builders = _builders(None if kinds is None else tuple(kinds), read_only=read_only, absent=absent)
+        busy = busy or bool(device.bitmaps or device.child_bitmaps)
+    builders = _builders(None if kinds is None else tuple(kinds), read_only=read_only, absent=absent, busy=busy)
     return pick(chooser, builders)(chooser, world)
 
 
 @lru_cache(maxsize=64)
-def _builders(kinds: tuple[str, ...] | None, *, read_only: bool, absent: bool) -> tuple[Build, ...]:
-    """Return the table to choose from; where a device is out of the group, what brings it back comes up more often."""
-    alphabet = (*_ALPHABET, *(_WHEN_READ_ONLY if read_only else ()), *(_WHEN_ABSENT if absent else ()))
+def _builders(kinds: tuple[str, ...] | None, *, read_only: bool, absent: bool, busy: bool) -> tuple[Build, ...]:
+    """Return the table to choose from.
+
+    Where a device is out of the group, what brings it back comes up more often; where there is a dirty bitmap, what it
+    forbids, as the next close look takes it away.
+    """
+    extra = (_WHEN_ABSENT if absent else (), _WHEN_READ_ONLY if read_only else (), _WHEN_BUSY if busy else ())
+    alphabet = (*_ALPHABET, *chain.from_iterable(extra))[:CHOICES_MAX]
     table = tuple(build for operation, build in alphabet if kinds is None or KINDS[operation] in kinds)
     if not table:
         raise ValueError(f"no operation is left of the alphabet: the system performs only {kinds}")
@@ -382,7 +389,8 @@ def _transaction(chooser: Chooser, world: World) -> Operation:
 
 # --- the environment ------------------------------------------------------------------------------
 def _add_bitmap(chooser: Chooser, world: World) -> Operation:
-    return AddBitmap(_node(chooser, world), pick(chooser, ("bm0", "bm1")))
+    nodes = _nodes(world)[len(world.devices) :]  # roots and children alike
+    return AddBitmap(pick(chooser, nodes), pick(chooser, ("bm0", "bm1")))
 
 
 def _remove_bitmap(chooser: Chooser, world: World) -> Operation:
@@ -429,5 +437,6 @@ _WHEN_READ_ONLY: Final[tuple[tuple[type[Operation], Build], ...]] = weighted(
     (5, (SetReadOnly, _set_read_only)), (2, (LoadTmp, _load_tmp)), (1, (LoadTmpByIdOrName, _load_tmp_by_id_or_name))
 )
 _WHEN_ABSENT: Final[tuple[tuple[type[Operation], Build], ...]] = weighted((4, (SetMedium, _set_medium)))
+_WHEN_BUSY: Final[tuple[tuple[type[Operation], Build], ...]] = weighted((4, (Goto, _goto)), (3, (AllGoto, _all_goto)))
 assert len(_ALPHABET) + len(_WHEN_READ_ONLY) + len(_WHEN_ABSENT) <= CHOICES_MAX
 assert max(_TAGS) <= TAG_MAX

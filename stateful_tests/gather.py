@@ -1,5 +1,6 @@
 """What a phase keeps of the histories that it made: counts of everything, events of violations and of a sample."""
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
@@ -21,6 +22,8 @@ from snapcheck.stateful_tests.work import Control, Tick
 SAMPLE: Final = 2  # passing histories kept of each unit
 TELL_SECONDS: Final = 0.2
 SAME_KIND_MAX: Final = 3  # failures kept of one kind; the shortest of them is worth shrinking most
+_COLLECT_AFTER: Final = 70_000  # objects more than before
+_NO_CELLS: Final[Mapping[str, int]] = {}
 
 
 class Gatherer:
@@ -69,45 +72,59 @@ class Gatherer:
         history = History(whole.setup, list(whole.steps), whole.abilities, whole.cut)
         for first in evidence:
             others = tuple(each for each in evidence if each is not first)
-            failure = Failure(self.answer.unit.phase, (first, *others), history, self.seconds)
-            seen = self._kinds[failure.kind] = self._kinds.get(failure.kind, 0) + 1
-            self.answer.counts["violations" if first.severity is Severity.ERROR else "warnings"] += 1
-            if seen <= SAME_KIND_MAX:
-                self.answer.failures.append(failure)
+            self.keep_failure(Failure(self.answer.unit.phase, (first, *others), history, self.seconds))
+
+    def keep_failure(self, failure: Failure) -> None:
+        """Count a failure, and keep it unless enough of its kind is kept."""
+        seen = self._kinds[failure.kind] = self._kinds.get(failure.kind, 0) + 1
+        self.answer.counts["violations" if failure.evidence[0].severity is Severity.ERROR else "warnings"] += 1
+        if seen <= SAME_KIND_MAX:
+            self.answer.failures.append(failure)
 
     def ended(self, session: Session, *, case: str, note: tuple[str, ...] = ()) -> None:
         """Count a whole history, which the phase knows by `case`; `note` is for the phase itself, should it go on."""
         answer, judge = self.answer, session.judge
-        answer.histories += 1
-        answer.steps += len(session.history.steps) - session.taken_over
-        answer.add_laws(judge.counts)
-        answer.cells.update(judge.cells)
         answer.counts.update(session.counts)
-        answer.digests.append(digest(session.history))
         answer.abilities = session.abilities
         if judge.lost:
             answer.counts["devices not predicted to the end"] += len(judge.lost)
         if len(answer.sample) < SAMPLE and len(session.history.steps) > 1 and not session.over:
             answer.sample.append(session.history)
+        steps = len(session.history.steps) - session.taken_over
+        self.add(digest(session.history), steps=steps, laws=judge.counts, cells=judge.cells, case=case, note=note)
+
+    def add(  # what a history is counted by
+        self, digest: str, *, steps: int, laws: Mapping[Law, list[int]], case: str,
+        cells: Mapping[str, int] = _NO_CELLS, note: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        """Count a whole history by what is known of it; its failures and counts are in the answer already."""
+        answer = self.answer
+        answer.histories += 1
+        answer.steps += steps
+        answer.add_laws(laws)
+        answer.cells.update(cells)
+        answer.digests.append(digest)
         if self._journal is not None:
-            self._journal.append(self._entry(session, case, note))
+            self._journal.append(self._entry(steps, laws, cells, case, note))
         now = self.seconds
         if now - self._told > TELL_SECONDS:
             self._told = now
             self.tell()
 
-    def _entry(self, session: Session, case: str, note: tuple[str, ...]) -> Entry:
+    def _entry(
+        self, steps: int, laws: Mapping[Law, list[int]], cells: Mapping[str, int], case: str, note: tuple[str, ...]
+    ) -> Entry:
         """Return what has come to the answer since the last entry."""
-        answer, judge = self.answer, session.judge
+        answer = self.answer
         counts = answer.counts - self._counted
         # What was answered is worked out again when it is shrunk, and would make the journal ten times as long.
         failures = tuple(replace(each, history=questions(each.history)) for each in answer.failures[self._failures :])
         self._counted, self._failures = answer.counts.copy(), len(answer.failures)
         return Entry(
-            answer.digests[-1], len(session.history.steps) - session.taken_over, round(self.seconds, 3), case, note,
-            {law.value: count for law, (count, _) in judge.counts.items() if count},
-            {law.value: count for law, (_, count) in judge.counts.items() if count},
-            dict(judge.cells), dict(counts), failures,
+            answer.digests[-1], steps, round(self.seconds, 3), case, note,
+            {law.value: count for law, (count, _) in laws.items() if count},
+            {law.value: count for law, (_, count) in laws.items() if count},
+            dict(cells), dict(counts), failures,
         )  # fmt: skip
 
     def _restore(self, entry: Entry) -> None:
@@ -139,11 +156,26 @@ class Gatherer:
 @contextmanager
 def gathering(unit: Unit, control: Control) -> Generator[Gatherer]:
     """Lend a gatherer for a unit, with its journal if it has one; the answer knows then how long it took."""
-    if unit.journal is None:
-        gatherer = Gatherer(unit, control)
-        yield gatherer
-    else:
-        with Journal(Path(unit.journal)) as journal:
-            gatherer = Gatherer(unit, control, journal)
+    with rare_collections():
+        if unit.journal is None:
+            gatherer = Gatherer(unit, control)
             yield gatherer
+        else:
+            with Journal(Path(unit.journal)) as journal:
+                gatherer = Gatherer(unit, control, journal)
+                yield gatherer
     gatherer.answer.seconds = gatherer.seconds
+
+
+@contextmanager
+def rare_collections() -> Generator[None]:
+    """Look for garbage in cycles a hundred times less often: histories are large, and hardly anything has cycles.
+
+    With the interpreter's own thresholds a quarter of a walk's time goes into looking through histories that live.
+    """
+    former = gc.get_threshold()
+    gc.set_threshold(_COLLECT_AFTER, *former[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*former)

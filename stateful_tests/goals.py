@@ -97,10 +97,17 @@ def declared(profile: Profile, *, devices: int, kinds: Sequence[str] | None) -> 
 
 
 class Goals:
-    """Counts, in `counts`, each time that a goal is reached."""
+    """Counts, in `counts`, each time that a goal is reached; `wanted` are the goals to be led to."""
 
-    def __init__(self, counts: Counter[str]) -> None:
+    def __init__(self, counts: Counter[str], wanted: Sequence[Goal] = ()) -> None:
         self._counts = counts
+        self._wanted = wanted
+
+    def kinds_wanted(self, able: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the kinds of operations, of those that are `able`, that may reach a wanted goal never yet reached."""
+        missing = (goal for goal in self._wanted if not self._counts[_key(goal)])
+        kinds = dict.fromkeys(KINDS[operation] for goal in missing for operation in goal.operations)
+        return tuple(kind for kind in kinds if able is None or kind in able)
 
     def look(self, step: Step, before: World) -> None:
         """Take note of what a step from the state `before` reached."""

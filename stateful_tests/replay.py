@@ -4,16 +4,17 @@ A history is replayed as it was recorded, with the faults of each step, and look
 nothing it is replayed once more with a close look after every step, which also finds what was only seen at the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final, NamedTuple
 
 from snapcheck.impl.driver import UnsupportedSetupError
-from snapcheck.impl.targets import Target, TargetError, find_target
-from snapcheck.model.facts import Evidence
-from snapcheck.model.history import History
+from snapcheck.impl.targets import StartError, Target, TargetError, find_target
+from snapcheck.model.facts import Evidence, error
+from snapcheck.model.history import History, Result, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.stateful_tests.broken import LawBrokenError, broken_text
 from snapcheck.stateful_tests.power_cuts.again import cut_again, disks_left
@@ -41,36 +42,66 @@ class Replayed(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """One pass over a history: the evidence of the first step that gave any, if there is one."""
+    """One pass over a history: the evidence of the first step that told, what told first; none when no step did."""
 
     history: History
     evidence: tuple[Evidence, ...]
 
 
-def run_again(target: Target, history: History, *, care: Care, law: Law | None = None) -> Ran:
-    """Perform the steps of `history` until one breaks `law` (any law when it is None; errors only then).
+Telling = Callable[[Evidence, Step], bool]  # whether evidence is what is looked for, given the step that gave it
+
+
+def breaks(law: Law | None) -> Telling:
+    """Tell of evidence that `law` is broken, or when it is None of any error."""
+    if law is None:
+        return lambda evidence, _: evidence.severity is Severity.ERROR
+    return lambda evidence, _: evidence.law is law
+
+
+def run_again(target: Target, history: History, *, care: Care, telling: Telling, law: Law | None = None) -> Ran:
+    """Perform the steps of `history` until one gives evidence that is `telling`.
 
     One that a power cut ended is cut again. Raises `UnsupportedSetupError` when the driver can not build its devices,
     `TargetError` when it can not start.
     """
     if history.cut is not None:
         with watchdog() as dog:
-            return Ran(*cut_again(target, history, law=law, dog=dog))
-    with watchdog() as dog, Session(target, history.setup, care=care, dog=dog) as session:
-        for step in history.steps:
-            found = session.step(step.operation, step.faults, purpose=step.purpose)
-            if _telling(found, law):
-                return Ran(session.history, tuple(found))
-            if session.over:
-                break
-        found = session.finish()
-        return Ran(session.history, tuple(found) if _telling(found, law) else ())
+            again = cut_again(target, history, law=law, dog=dog)
+        return Ran(again.history, _telling_first(again.evidence, again.history.steps[-1], telling))
+    with watchdog() as dog:
+        try:
+            session = Session(target, history.setup, care=care, dog=dog)
+        except (StartError, UnsupportedSetupError) as error:
+            if not any(spec.damage for spec in history.setup.devices):
+                raise
+            return _not_opened(history, error, telling)
+        with session:
+            for step in history.steps:
+                found = session.step(step.operation, step.faults, purpose=step.purpose)
+                told = _told(session, found, telling)
+                if told or session.over:
+                    return Ran(session.history, told)
+            return Ran(session.history, _told(session, session.finish(), telling))
 
 
-def _telling(found: list[Evidence], law: Law | None) -> bool:
-    if law is None:
-        return any(each.severity is Severity.ERROR for each in found)
-    return any(each.law is law for each in found)
+def _not_opened(history: History, failure: StartError | UnsupportedSetupError, telling: Telling) -> Ran:
+    """Return how it ends when a wrecked image does not open: to refuse it is an answer, to die of it is none."""
+    if isinstance(failure, UnsupportedSetupError):
+        return Ran(history, ())
+    step = replace(history.steps[0], result=Result(crash=str(failure)), events=(), observations=())
+    evidence = error(Law.NO_CRASH, history.setup.devices[0].name, str(failure), "an open image, or an error", "a crash")
+    ran = History(history.setup, [step], history.abilities)
+    return Ran(ran, (evidence,) if telling(evidence, step) else ())
+
+
+def _told(session: Session, found: list[Evidence], telling: Telling) -> tuple[Evidence, ...]:
+    """Return the evidence of the last step, what is telling first; none when nothing is."""
+    return _telling_first(found, session.history.steps[-1], telling) if found else ()
+
+
+def _telling_first(found: Sequence[Evidence], step: Step, telling: Telling) -> tuple[Evidence, ...]:
+    first = next((each for each in found if telling(each, step)), None)
+    return () if first is None else (first, *(each for each in found if each is not first))
 
 
 def replay(target: Target, history: History, *, law: Law | None = None) -> Replayed:
@@ -78,15 +109,14 @@ def replay(target: Target, history: History, *, law: Law | None = None) -> Repla
     ran = Ran(history, ())
     try:
         for care in CARES if history.cut is None else CARES[:1]:
-            ran = run_again(target, history, care=care, law=law)
+            ran = run_again(target, history, care=care, telling=breaks(law), law=law)
             if ran.evidence:
-                shown = next(each for each in ran.evidence if _telling([each], law))
-                evidence = (shown, *(each for each in ran.evidence if each is not shown))
-                return Replayed(ReplayState.STILL_FAILS, broken_text(shown, ran.history), ran.history, evidence)
-    except UnsupportedSetupError as error:
-        return Replayed(ReplayState.CANNOT_RUN, f"the driver can not build these devices: {error}", history)
-    except TargetError as error:
-        return Replayed(ReplayState.CANNOT_RUN, str(error), history)
+                text = broken_text(ran.evidence[0], ran.history)
+                return Replayed(ReplayState.STILL_FAILS, text, ran.history, ran.evidence)
+    except UnsupportedSetupError as refusal:
+        return Replayed(ReplayState.CANNOT_RUN, f"the driver can not build these devices: {refusal}", history)
+    except TargetError as failure:
+        return Replayed(ReplayState.CANNOT_RUN, str(failure), history)
     what = "no law is broken" if law is None else f"law {law.value} holds"
     return Replayed(ReplayState.FIXED, f"{what}, in {len(history.steps)} steps", ran.history)
 

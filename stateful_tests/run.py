@@ -5,7 +5,6 @@
 Units are plain data and so are their answers, so that `jobs` processes give the same histories as one.
 """
 
-import hashlib
 import math
 import time
 import traceback
@@ -21,21 +20,21 @@ from snapcheck.impl.targets import Target, TargetError
 from snapcheck.model.crash_laws import CRASH_RULES
 from snapcheck.model.history import Abilities, History
 from snapcheck.model.law_names import Law, Severity
-from snapcheck.model.laws import RULES, is_observable
-from snapcheck.model.operations import kind_of
+from snapcheck.model.laws import is_observable
 from snapcheck.model.scope import Scope
 from snapcheck.model.setup import Semantics
-from snapcheck.reports.known import Accepted, mark
+from snapcheck.reports.causes import grouped
+from snapcheck.reports.known import Accepted
 from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict, ViolationReport
 from snapcheck.stateful_tests.corpus import NAME as NAME_OF_CORPUS
 from snapcheck.stateful_tests.corpus import Corpus
-from snapcheck.stateful_tests.coverage import coverage
+from snapcheck.stateful_tests.coverage import cells_of, coverage
 from snapcheck.stateful_tests.goals import declared, missed
 from snapcheck.stateful_tests.phases import crash, images, stateful, sweep, tour, walk
 from snapcheck.stateful_tests.replay import Replayed, ReplayState, replay
-from snapcheck.stateful_tests.session import Care
-from snapcheck.stateful_tests.shrink import Shrunk, shrink
+from snapcheck.stateful_tests.shrink import SECONDS_DEFAULT
 from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
+from snapcheck.stateful_tests.violations import Violations, as_found
 from snapcheck.stateful_tests.work import Crew, Run, Tick, crew
 
 # In the order in which they run: what is exhaustive first, what is random with the time that is left.
@@ -50,9 +49,6 @@ _WEIGHTS: Final = {  # how time and histories are shared
 _EXHAUSTIVE: Final = frozenset({sweep.NAME, crash.NAME})  # up to a length
 # The laws that phases which do not check all but those of power cuts do check.
 _LAWS_OF: Final = {images.NAME: images.LAWS, tour.NAME: tour.LAWS, crash.NAME: crash.LAWS}
-SHRINK_SECONDS: Final = {Severity.ERROR: 10.0, Severity.WARNING: 1.0}  # for one violation
-SHRINK_SECONDS_IN_ALL: Final = 60.0
-VIOLATIONS_MAX: Final = 25  # different ones that are shrunk and shown; all are counted by their laws
 SAMPLE_MAX: Final = 4
 DEVICES_MAX: Final = 8
 
@@ -65,6 +61,7 @@ class RunOptions:
     """What to run. `seconds` is the budget of all phases together, and so is `histories`, which no time limits then.
 
     The phases share `histories` exactly; only a phase that has no more of them does fewer, and that is when all do.
+    A violation is shrunk for `shrink_seconds` at most, all of them for six times as long.
     `scope` is for the tour, which takes all the time that it needs then; without one the profile has its own.
     In the folder `journals` each history is noted as it ends; those that are noted there already are not done again.
     """
@@ -81,6 +78,7 @@ class RunOptions:
     known: tuple[Accepted, ...] = ()
     corpus: Corpus | None = None
     journals: Path | None = None
+    shrink_seconds: float = SECONDS_DEFAULT
 
 
 class Progress(NamedTuple):
@@ -129,12 +127,12 @@ class _Run:
     target: Target
     options: RunOptions
     listener: Listener
+    violations: Violations
     begun: float = field(default_factory=time.monotonic)
     phases: list[PhaseReport] = field(default_factory=list[PhaseReport])
     laws: dict[Law, list[int]] = field(default_factory=lambda: {law: [0, 0] for law in Law})
-    cells: Counter[str] = field(default_factory=Counter[str])
+    cells: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])  # by phase
     failures: list[Failure] = field(default_factory=list[Failure])
-    violations: list[ViolationReport] = field(default_factory=list[ViolationReport])
     sample: list[History] = field(default_factory=list[History])
     abilities: Abilities | None = None
     notes: list[str] = field(default_factory=list[str])
@@ -151,7 +149,8 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
     Never raises for what a driver does: one that can not be started, and a run that is interrupted, give a result with
     a note, and verdict unknown unless there are violations.
     """
-    run = _Run(target, options, listener)
+    violations = Violations(target, options.known, options.shrink_seconds, listener.on_violation)
+    run = _Run(target, options, listener, violations)
     try:
         if options.corpus is not None:
             _replay_corpus(run, options.corpus)
@@ -165,7 +164,7 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
         run.notes.append("interrupted: what had been done until then is reported")
     except Exception as error:  # noqa: BLE001  # a failure of the harness is a verdict too: unknown
         run.notes.append(f"the harness itself failed: {where(error)}")
-    _shrink_all(run)
+    run.violations.shrink_all(run.failures)
     result = _result(run)
     if options.corpus is not None:
         result = _extend_corpus(options.corpus, result)
@@ -254,7 +253,7 @@ def _add(run: _Run, answer: Answer) -> None:
     for law, (checked, violated) in answer.laws.items():
         run.laws[law][0] += checked
         run.laws[law][1] += violated
-    run.cells.update(answer.cells)
+    run.cells.setdefault(answer.unit.phase, Counter()).update(answer.cells)
     run.failures += answer.failures
     run.sample += answer.sample
     run.abilities = run.abilities or answer.abilities
@@ -266,7 +265,6 @@ def _phase_report(name: str, answers: Sequence[Answer], seconds: float, options:
     counts: Counter[str] = Counter()
     for answer in answers:
         counts.update(answer.counts)
-    counts["coverage cells reached"] = len({cell for answer in answers for cell in answer.cells})
     whole = len(answers) == SHARDS and not any(answer.interrupted for answer in answers)
     length = min((answer.length for answer in answers), default=0)
     complete = whole and (name not in _EXHAUSTIVE or length > 0) and not counts[crash.SAMPLED]
@@ -307,7 +305,7 @@ def _replay_corpus(run: _Run, corpus: Corpus) -> None:
         elif failure is None:
             run.notes.append(f"{entry.path.name} of the corpus can not be run: {done.text}")
         else:
-            _report(run, failure, Shrunk(failure.history, failure.evidence, Care.USUAL, finished=True))
+            run.violations.tell(failure, as_found(failure)._replace(finished=True), found_after_s=0.0)
     run.phases.append(
         PhaseReport(
             NAME_OF_CORPUS, len(corpus.entries), steps, time.monotonic() - begun, complete=True,
@@ -339,83 +337,6 @@ def _extend_corpus(corpus: Corpus, result: RunResult) -> RunResult:
 _CORPUS_WORDS: Final = {"still fails": "still failing", "fixed": "fixed and dropped", "added": "added"}
 
 
-# --- violations -----------------------------------------------------------------------------------
-def _shrink_all(run: _Run) -> None:
-    """Shrink the shortest failure of each kind, errors first, as far as the time for it goes."""
-    shortest: dict[tuple[str, str, str], Failure] = {}
-    for failure in run.failures:
-        best = shortest.get(failure.kind)
-        if best is None or len(failure.history.steps) < len(best.history.steps):
-            shortest[failure.kind] = failure
-    ordered = sorted(shortest.values(), key=_errors_of_telling_laws_first)
-    deadline, hurried = time.monotonic() + SHRINK_SECONDS_IN_ALL, False
-    for done, failure in enumerate(ordered):
-        if len(run.violations) == VIOLATIONS_MAX:
-            run.notes.append(f"{len(ordered) - done} more kinds of violations are counted and not shown")
-            return
-        if not _is_told(run, *failure.kind):
-            seconds = min(
-                SHRINK_SECONDS[failure.evidence[0].severity], (deadline - time.monotonic()) / (len(ordered) - done)
-            )
-            shrunk = Shrunk(failure.history, failure.evidence, Care.USUAL, finished=False)
-            try:
-                shrunk = shrunk if hurried else shrink(run.target, failure.history, failure.evidence, seconds=seconds)
-            except KeyboardInterrupt:
-                hurried = True  # whoever waits wants the end, and the verdict all the same
-                run.notes.append("interrupted while shrinking: what was left is shown as it was found")
-            _report(run, failure, shrunk)
-
-
-def _errors_of_telling_laws_first(failure: Failure) -> tuple[bool, int]:
-    first = failure.evidence[0]
-    return first.severity is not Severity.ERROR, _TELLING[first.law]
-
-
-_TELLING: Final = {law: place for place, law in enumerate((*CRASH_RULES, *RULES))}
-
-
-def _is_told(run: _Run, law: str, operation: str, severity: str) -> bool:
-    """Tell whether a violation like that is shown already: by itself, or beside another law that one step broke too.
-
-    What stands beside a known divergence is told by itself: it need not be known.
-    """
-    for shown in run.violations:
-        if shown.operation == operation and shown.severity.value == severity:
-            beside = any(line.startswith(f"{law}: ") for line in shown.evidence)
-            if shown.law.value == law or (beside and not shown.known):
-                return True
-    return False
-
-
-def _report(run: _Run, failure: Failure, shrunk: Shrunk) -> None:
-    """Add a violation, unless shrinking has shown that it is like another one."""
-    first, others = shrunk.evidence[0], shrunk.evidence[1:]
-    history = shrunk.history
-    operation = kind_of(history.steps[-1].operation)
-    if _is_told(run, first.law.value, operation, first.severity.value):
-        return
-    identity = _identity(run.target.name, first.law, history)
-    alike = (failure, *(each for each in run.failures if each.kind == failure.kind))
-    violation = ViolationReport(
-        id=identity, law=first.law, severity=first.severity, device=first.device, operation=operation,
-        summary=first.summary, operations=len(history.steps), faults=sum(len(step.faults) for step in history.steps),
-        phase=failure.phase, known=False, replay=f"snapcheck replay {identity}",
-        found_after_s=round(min(each.found_after_s for each in alike), 3),
-        evidence=tuple(f"{each.law.value}: {each.summary}" for each in others), expected=first.expected,
-        actual=first.actual, step=len(history.steps) - 1, history=history,
-    )  # fmt: skip
-    violation = mark((violation,), run.options.known)[0]
-    run.violations.append(violation)
-    run.listener.on_violation(violation)
-
-
-def _identity(driver: str, law: Law, history: History) -> str:
-    steps = [(step.operation, step.faults) for step in history.steps]
-    cut = () if history.cut is None else (history.cut.devices, history.cut.after)
-    text = repr((driver, law.value, history.setup, steps, *cut))
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
-
-
 # --- the result -----------------------------------------------------------------------------------
 def _result(run: _Run) -> RunResult:
     options, abilities = run.options, run.abilities or Abilities()
@@ -430,8 +351,8 @@ def _result(run: _Run) -> RunResult:
     return RunResult(
         version=snapcheck_version(), verdict=_verdict(run), driver=run.target.name, semantics=options.semantics.value,
         seed=options.seed, devices=options.devices, seconds=round(run.seconds, 3), phases=tuple(run.phases), laws=laws,
-        coverage=coverage(run.cells, devices=options.devices, kinds=abilities.operations),
-        violations=_grouped(run.violations), notes=tuple(run.notes),
+        coverage=coverage(run.cells, cells_of(options.devices, abilities.operations, options.semantics)),
+        violations=grouped(run.violations.told), notes=(*run.notes, *run.violations.notes),
     )  # fmt: skip
 
 
@@ -444,20 +365,10 @@ def _laws_of(phases: Sequence[str], *, devices: int) -> tuple[Law, ...]:
     return tuple(law for law in Law if law in asked)
 
 
-def _grouped(violations: Sequence[ViolationReport]) -> tuple[ViolationReport, ...]:
-    """Return the violations of one law side by side, as they mostly have one cause; errors and the shortest first."""
-    groups: dict[tuple[Severity, Law], list[ViolationReport]] = {}
-    for each in sorted(
-        violations, key=lambda each: (each.severity is not Severity.ERROR, each.operations, each.faults)
-    ):
-        groups.setdefault((each.severity, each.law), []).append(each)
-    return tuple(each for group in groups.values() for each in group)
-
-
 def _verdict(run: _Run) -> Verdict:
-    if any(each.severity is Severity.ERROR and not each.known for each in run.violations):
+    if any(each.severity is Severity.ERROR and not each.known for each in run.violations.told):
         return Verdict.FAILED
-    return Verdict.UNKNOWN if run.notes else Verdict.PASSED
+    return Verdict.UNKNOWN if run.notes or run.violations.notes else Verdict.PASSED
 
 
 def snapcheck_version() -> str:

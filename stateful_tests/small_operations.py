@@ -146,8 +146,9 @@ def _snapshots(node: str, device: Device) -> Iterator[Operation]:
 
 
 def _environment(name: str, device: Device) -> Iterator[Operation]:
-    yield AddBitmap(name, _BITMAP)
-    yield RemoveBitmap(name, _BITMAP)
+    for node in _nodes(name, device):
+        yield AddBitmap(node, _BITMAP)
+        yield RemoveBitmap(node, _BITMAP)
     yield SetReadOnly(name, not device.read_only)
     yield SetMedium(name, not device.present)
     yield Reopen(name)

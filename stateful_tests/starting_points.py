@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from snapcheck.model.facts import root_of
-from snapcheck.model.operations import AllCreate, Create, Operation, SaveVm, SubmitWrite, Write, kind_of
+from snapcheck.model.operations import AddBitmap, AllCreate, Create, Operation, SaveVm, SubmitWrite, Write, kind_of
 from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Semantics, Setup
 
 _SECTORS: Final = 16  # two clusters of 4096 bytes
@@ -92,6 +92,11 @@ _POINTS: Final = (
     Start(_group(*_THREE), (Create("d0", "a"), Create("d1", "b"), Create("d2", "a"), *_overwritten("d0", "d1"))),
     # nodes over others
     Start(_group(Kind.RAW_OVER, Kind.FILTER_OVER, Kind.DRIVER), (AllCreate("a"), *_overwritten("d0", "d1", "d2"))),
+    # dirty bitmaps: on a child, on a root over another, and on one that has the snapshots itself
+    Start(
+        _group(Kind.RAW_OVER, Kind.FILTER_OVER, Kind.DRIVER),
+        (AllCreate("a"), AddBitmap("d0/file", "bm0"), AddBitmap("d1", "bm0"), AddBitmap("d2", "bm0")),
+    ),
     # guest requests in flight
     Start(
         _group(*_PAIR),

@@ -37,7 +37,15 @@ from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import AllCreate, AllDelete, Create, Operation, Write
 from snapcheck.model.setup import DeviceSpec, Kind, Semantics, Setup
 from snapcheck.model.snapshot import SnapshotInfo
-from snapcheck.reports.verdict import Coverage, LawReport, PhaseReport, RunResult, Verdict, ViolationReport
+from snapcheck.reports.verdict import (
+    Coverage,
+    LawReport,
+    PhaseCoverage,
+    PhaseReport,
+    RunResult,
+    Verdict,
+    ViolationReport,
+)
 
 HOSTILE = "<script>alert(1)</script> \udcff\n]]>"
 
@@ -96,7 +104,9 @@ def violation(history: History) -> ViolationReport:
 
 @pytest.fixture
 def failed(violation: ViolationReport) -> RunResult:
-    hits = {"all-delete x delete-call x d1": 7, "all-delete x none x d0": 40, "create x write-error x d0": 3}
+    deleted = {"all-delete x delete-call x last x one snapshot": 7, "all-delete x none x first x dirty bitmap": 40}
+    hits = {**deleted, "create x write-error x root x no snapshot": 0}
+    reached = PhaseCoverage("stateful", 2, 1, ("create",), deleted)
     return RunResult(
         version="0.1.0", verdict=Verdict.FAILED, driver="my.driver:factory", semantics="classic", seed=7, devices=3,
         seconds=41.2,
@@ -106,7 +116,7 @@ def failed(violation: ViolationReport) -> RunResult:
             LawReport(Law.LIST_EXACT, 9021, 0, not_observable=False),
             LawReport(Law.LOCKS_BALANCED, 0, 0, not_observable=True),
         ),
-        coverage=Coverage(412, 398, ("all-goto x flush-error x d2",), hits),
+        coverage=Coverage(412, 398, ("all-goto x flush-error x last",), hits, (reached,)),
         violations=(violation,), notes=(f"a note about {HOSTILE}",),
     )  # fmt: skip
 

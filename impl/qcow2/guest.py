@@ -96,23 +96,26 @@ def _read_parts(state: State, cluster: int, within: int, length: int) -> bytes:
 
 
 def _extents(state: State, start: int, length: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (guest byte, offset in the file or 0, bytes): what lies together in the file comes in one piece."""
+    """Yield (guest byte, offset in the file or 0, bytes): what lies together in the file comes in one piece.
+
+    Of entries that go on where the one before ended, the first and the last are looked at: the rest is between them.
+    """
     bits, end = state.header.cluster_bits, start + length
-    begin, offset, size = start, 0, 0
-    for entry in state.tables.entries(start >> bits, (end - 1 >> bits) + 1):
-        within = start & (1 << bits) - 1
-        step = min(end - start, (1 << bits) - within)
-        host = _plain_offset(state, entry) if entry else 0
-        here = host + within if host else 0
-        if size and here == (offset + size if offset else 0):
-            size += step
-        else:
-            if size:
-                yield begin, offset, size
-            begin, offset, size = start, here, step
-        start += step
-    if size:
-        yield begin, offset, size
+    size, first = 1 << bits, start >> bits
+    entries = [*state.tables.entries(first, (end - 1 >> bits) + 1), -1]
+    begin, at = 0, 0
+    while begin < len(entries) - 1:
+        at, entry = begin + 1, entries[begin]
+        step = size if entry else 0
+        while entries[at] == entry + step or (entry and entries[at] == (entry + step) ^ COPIED):
+            entry = entries[at]
+            at += 1
+        low, high = max(start, (first + begin) << bits), min(end, (first + at) << bits)
+        offset = _plain_offset(state, entries[begin]) if entry else 0
+        if offset and at - begin > 1:
+            state.tables.require_entry(entry)
+        yield low, offset + (low & size - 1) if offset else 0, high - low
+        begin = at
 
 
 # --- writing --------------------------------------------------------------------------------------

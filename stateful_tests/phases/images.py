@@ -7,9 +7,11 @@ the contract) and `no-hang` (a stated bound of I/O for one image, which bounds m
 and repair are tried on each image too.
 """
 
-import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import count
 from random import Random
 from typing import Final, NamedTuple
 
@@ -41,10 +43,10 @@ from snapcheck.model.operations import (
 )
 from snapcheck.model.setup import Damage, DeviceSpec, Setup
 from snapcheck.model.snapshot import SnapshotInfo
-from snapcheck.stateful_tests.gather import SAME_KIND_MAX, TELL_SECONDS
+from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Unit
 from snapcheck.stateful_tests.watchdog import HangError, Watchdog, watchdog
-from snapcheck.stateful_tests.work import Control, Tick
+from snapcheck.stateful_tests.work import Control
 
 NAME: Final = "images"
 CALLS_MAX: Final = 20_000  # of I/O for one image
@@ -72,12 +74,16 @@ class Wrong(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """A wrecked image and how it ended: what was wrecked, how opening went, and the call that went wrong."""
+    """A wrecked image and how it ended: what was wrecked, how opening went, and the call that went wrong.
+
+    `read_only`: the driver refused to open it for writing.
+    """
 
     words: tuple[str, ...]
     opened: Ended
     calls: int
     wrong: Wrong | None
+    read_only: bool = False
 
 
 class OverBudgetError(BaseException):
@@ -136,78 +142,44 @@ def run(unit: Unit, control: Control) -> Answer:
 
     On KeyboardInterrupt it ends with what it has.
     """
-    answer, target = Answer(unit), find_target(unit.driver)
-    answer.abilities = target.abilities
+    target = find_target(unit.driver)
     if target.open_driver is None or target.format != "qcow2":
-        answer.counts[_NOT_QCOW2] += 1
-        return answer
-    with watchdog() as dog:
-        images = _Images(answer, control, target, dog)
+        return Answer(unit, abilities=target.abilities, counts=Counter({_NOT_QCOW2: 1}))
+    with gathering(unit, control) as gatherer, watchdog() as dog:
+        gatherer.answer.abilities = target.abilities
         try:
-            images.run()
+            for number in count(gatherer.next_number()):
+                if gatherer.must_stop():
+                    gatherer.answer.out_of_time = gatherer.answer.histories != unit.histories
+                    break
+                image = draw_image(unit, number)
+                _add(gatherer, image, try_image(target, image, dog=dog), number)
         except KeyboardInterrupt:
-            answer.interrupted = True
-    answer.seconds = images.seconds
-    return answer
+            gatherer.answer.interrupted = True
+    return gatherer.answer
 
 
-class _Images:
-    """The images of one unit, one after the other, and what came of them."""
-
-    def __init__(self, answer: Answer, control: Control, target: Target, dog: Watchdog) -> None:
-        self._answer = answer
-        self._control = control
-        self._target = target
-        self._dog = dog
-        self._begun = self._told = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._begun
-
-    def run(self) -> None:
-        unit, answer = self._answer.unit, self._answer
-        while unit.histories is None or answer.histories < unit.histories:
-            if self._control.stop_asked() or (unit.seconds is not None and self.seconds > unit.seconds):
-                answer.out_of_time = True
-                return
-            image = draw_image(unit, answer.histories)
-            self._add(image, try_image(self._target, image, dog=self._dog))
-
-    def _add(self, image: "WreckedImage", tried: Tried) -> None:
-        answer, counts = self._answer, self._answer.counts
-        answer.histories += 1
-        answer.steps += tried.calls
-        counts[f"opened: {tried.opened.how}"] += 1
-        counts[f"kind: {image.kind}"] += 1
-        for word in dict.fromkeys(image.words):
-            counts[f"field: {word}"] += 1
-        for law in LAWS:
-            answer.laws[law][0] += 1
-        answer.digests.append(f"{tried.opened.how}/{tried.calls}")
-        if tried.wrong is not None:
-            self._keep(image, tried.wrong)
-        if time.monotonic() - self._told > TELL_SECONDS:
-            self._told = time.monotonic()
-            self._control.tell(Tick(answer.unit.shard, answer.histories, answer.steps, counts["violations"]))
-
-    def _keep(self, image: "WreckedImage", wrong: Wrong) -> None:
-        answer = self._answer
-        answer.laws[wrong.law][1] += 1
-        answer.counts["violations"] += 1
-        failure = failure_of(image.file, image.words, wrong, answer.abilities or Abilities(), seconds=self.seconds)
-        if sum(each.kind == failure.kind for each in answer.failures) < SAME_KIND_MAX:
-            answer.failures.append(failure)
+def _add(gatherer: Gatherer, image: "WreckedImage", tried: Tried, number: int) -> None:
+    """Count an image and what came of it."""
+    answer, wrong = gatherer.answer, tried.wrong
+    answer.counts.update((f"opened: {tried.opened.how}", f"kind: {image.kind}"))
+    answer.counts.update(dict.fromkeys(f"field: {word}" for word in image.words).keys())
+    if wrong is not None:
+        gatherer.keep_failure(
+            failure_of(image, tried, wrong, answer.abilities or Abilities(), seconds=gatherer.seconds)
+        )
+    broken = wrong and wrong.law
+    laws = {law: [1, int(law is broken)] for law in LAWS}
+    gatherer.add(f"{tried.opened.how}/{tried.calls}", steps=tried.calls, laws=laws, case=str(number))
 
 
-def failure_of(
-    file: MemoryFile, words: tuple[str, ...], wrong: Wrong, abilities: Abilities, *, seconds: float
-) -> Failure:
+def failure_of(image: "WreckedImage", tried: Tried, wrong: Wrong, abilities: Abilities, *, seconds: float) -> Failure:
     """Return what went wrong with an image as a history: the image with its damage, and the call by itself."""
-    summary = f"an image with a wrecked {' and '.join(words)}: {wrong.text}"
+    summary = f"an image with a wrecked {' and '.join(image.words)}: {wrong.text}"
     evidence = error(wrong.law, "d0", summary, "success, or a BlockError that names the field", wrong.text)
     step = Step(wrong.operation, result=Result(crash=wrong.text))
-    return Failure(NAME, (evidence,), History(Setup((spec_of(file),)), [step], abilities=abilities), seconds)
+    setup = Setup((spec_of(image.file, read_only=tried.read_only),))
+    return Failure(NAME, (evidence,), History(setup, [step], abilities=abilities), seconds)
 
 
 class WreckedImage(NamedTuple):
@@ -230,9 +202,9 @@ def wrecked_image(rng: Random) -> WreckedImage:
     return WreckedImage(kind, damaged.words, damaged.file)
 
 
-def spec_of(file: MemoryFile) -> DeviceSpec:
+def spec_of(file: MemoryFile, *, read_only: bool = False) -> DeviceSpec:
     """Return a device whose image is `file`: what is prepared there differs in the blocks that are its damage."""
-    spec = DeviceSpec("d0", sectors=96, cluster_bytes=512)
+    spec = DeviceSpec("d0", sectors=96, cluster_bytes=512, read_only=read_only)
     base = prepared_image(spec)
     size = file.size()
     damage = [
@@ -240,7 +212,7 @@ def spec_of(file: MemoryFile) -> DeviceSpec:
         for offset in range(0, size, _BLOCK)
         if file.pread(offset, _BLOCK) != base.pread(offset, _BLOCK) or offset >= base.size()
     ]
-    return DeviceSpec("d0", sectors=96, cluster_bytes=512, damage=(*damage, Damage(size, b"", cut=True)))
+    return replace(spec, damage=(*damage, Damage(size, b"", cut=True)))
 
 
 # --- one image ------------------------------------------------------------------------------------
@@ -307,7 +279,7 @@ def try_image(target: Target, image: WreckedImage, *, dog: Watchdog | None = Non
         _used(attempt, target.open_driver, _Budgeted(image.file.clone()), _looks, modes=(True,))
     if attempt.wrong is None and target.name == "qcow2":
         attempt.end(List("d0"), lambda: _repaired(_Budgeted(image.file.clone())))
-    return Tried(image.words, opened, attempt.calls, attempt.wrong)
+    return Tried(image.words, opened, attempt.calls, attempt.wrong, attempt.read_only)
 
 
 def _used(
@@ -324,6 +296,7 @@ def _used(
     def open_it() -> Refusal | None:
         answer: Refusal | None = None
         for read_only in modes:
+            attempt.read_only = read_only
             driver = open_checked(open_driver, disk, read_only=read_only)
             if not isinstance(driver, Refusal):
                 opened.append(driver)
@@ -363,6 +336,7 @@ class _Attempt:
         self._dog = dog
         self.calls = 0
         self.wrong: Wrong | None = None
+        self.read_only = False
 
     def end(self, operation: Operation, call: Callable[[], object]) -> Ended:
         """Make a call and tell how it ended."""

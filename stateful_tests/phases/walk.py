@@ -5,7 +5,8 @@
 * A history goes on as long as it shows something new: a way in which an operation ended, in a kind of state, under a
   kind of fault. Its end is then kept, and later histories start from there (Session.checkpoint) as well as anew.
 * What is new is new to this shard, so that the same seed gives the same histories however many processes there are.
-* Goals say what a walk has to have seen; a run that never got there can not vouch for anything (goals.py).
+* Goals say what a walk has to have seen, and lead it there (goals.py); a run that never got there can not vouch for
+  anything.
 """
 
 from dataclasses import dataclass
@@ -19,14 +20,13 @@ from snapcheck.model.device import World
 from snapcheck.model.faults import CallFault, Fault, family
 from snapcheck.model.history import Step
 from snapcheck.model.operations import KINDS, OPERATIONS, AllDelete, Delete, DelVm, Operation, Reopen
+from snapcheck.stateful_tests.cells import fault_kind, state_class
 from snapcheck.stateful_tests.chooser import RandomChooser
-from snapcheck.stateful_tests.compare import fault_kind
-from snapcheck.stateful_tests.coverage import state_class
 from snapcheck.stateful_tests.draw_faults import draw_faults
 from snapcheck.stateful_tests.draw_operations import draw_operation
 from snapcheck.stateful_tests.draw_setups import draw_setup
 from snapcheck.stateful_tests.gather import Gatherer, gathering
-from snapcheck.stateful_tests.goals import Goals
+from snapcheck.stateful_tests.goals import Goals, declared
 from snapcheck.stateful_tests.session import Care, Checkpoint, Session
 from snapcheck.stateful_tests.units import Answer, Unit
 from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
@@ -36,6 +36,7 @@ NAME: Final = "walk"
 STEPS_MIN: Final = 30  # of a history, before the lack of anything new ends it
 STEPS_MAX: Final = 100
 PATIENCE: Final = 20  # steps without anything new
+GOAL_EVERY: Final = 5  # steps, as long as a goal was never reached: then a step that may reach one
 KEPT_MAX: Final = 24  # ends of histories that are worth going on from
 _FAULT_CLASSES: Final = ("call", "error", "damage", "delay")
 _CARES: Final = (Care.LATE, Care.LATE, Care.LATE, Care.USUAL)
@@ -126,7 +127,8 @@ class _Walk:
         self._able = self._target.abilities.operations
         self._prepared = self._target.format == "qcow2"
         self._drops = tuple(word for word in _DROPS if self._able is None or word in self._able)
-        self._goals = Goals(gatherer.answer.counts)
+        wanted = declared(unit.profile, devices=unit.devices, kinds=self._able)
+        self._goals = Goals(gatherer.answer.counts, wanted)
         self._seen: set[Seen] = set()
         self._kept: list[Checkpoint] = []
 
@@ -166,10 +168,7 @@ class _Walk:
 
     def _step(self, session: Session, chooser: RandomChooser, swarm: Swarm) -> bool:
         before = session.world
-        kinds = self._drops if _is_full(before) else swarm.kinds
-        operation = draw_operation(chooser, before, kinds=kinds or swarm.kinds)
-        drawn = draw_faults(chooser, before, operation, regions=self._target.regions)
-        faults = tuple(fault for fault in drawn if swarm.lets(fault)) if drawn else ()
+        operation, faults = self._drawn(session, chooser, swarm)
         self._gatherer.heard(session, session.step(operation, faults))
         step = session.history.steps[-1]
         self._goals.look(step, before)
@@ -179,6 +178,19 @@ class _Walk:
             return False
         self._seen.add(seen)
         return True
+
+    def _drawn(
+        self, session: Session, chooser: RandomChooser, swarm: Swarm
+    ) -> tuple[Operation, tuple[Fault, ...]]:  # fmt: skip
+        """Draw a step. Now and then it is one that may reach a goal, every other time without faults."""
+        world, number = session.world, len(session.history.steps)
+        wanted = self._goals.kinds_wanted(self._able) if number % GOAL_EVERY == 0 else ()
+        kinds = wanted or (self._drops if _is_full(world) else swarm.kinds)
+        operation = draw_operation(chooser, world, kinds=kinds or swarm.kinds)
+        if wanted and number % (2 * GOAL_EVERY):
+            return operation, ()
+        drawn = draw_faults(chooser, world, operation, regions=self._target.regions)
+        return operation, tuple(fault for fault in drawn if swarm.lets(fault)) if drawn else ()
 
     def _reopen(self, session: Session) -> None:
         """Open all devices again, so that a replay, which takes up nothing, gets to where the next history starts."""

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -139,3 +140,66 @@ def test_what_a_run_recorded_replays_for_real(snapcheck: Snapcheck, tmp_path: Pa
     assert records[-1].law is None
     done = snapcheck("replay", records[-1].id)
     assert (done.returncode, done.stdout.split("  ")[0]) == (0, "FIXED")
+
+
+# --- shrinking further ----------------------------------------------------------------------------
+LOCK_KEPT = "snapcheck.stateful_tests.seeded_bugs.group:lock_kept"
+
+
+def run_without_shrinking(snapcheck: Snapcheck) -> dict[str, object]:
+    """Run a driver with a bug, and return the longest violation of its report."""
+    snapcheck(
+        "run", LOCK_KEPT, "--phases", "walk", "--histories", 8, "--shrink-seconds", 0, "--jobs", 1, "--no-progress"
+    )
+    errors = (each for each in violations_in_report() if each["severity"] == "error")
+    return max(errors, key=lambda each: int(str(each["operations"])))
+
+
+def violations_in_report() -> list[dict[str, object]]:
+    return list(json.loads(Path("snapcheck-report/result.json").read_text())["violations"])
+
+
+def test_a_violation_is_shrunk_further_and_its_report_rewritten_under_the_same_id(snapcheck: Snapcheck) -> None:
+    found = run_without_shrinking(snapcheck)
+    assert found["shrunk"] is False
+    assert int(str(found["operations"])) > 10
+    done = snapcheck("replay", found["id"], "--shrink", "--seconds", 20)
+    assert done.returncode == 1
+    assert "nothing smaller was found" in done.stdout
+    (again,) = (each for each in violations_in_report() if each["id"] == found["id"])
+    assert (again["shrunk"], again["law"], again["operations"]) == (True, found["law"], 1)
+    assert snapcheck("replay", f"snapcheck-report/repro/{found['id']}.py").returncode == 1
+    assert f"{found['id']}" in Path("snapcheck-report/report.html").read_text()
+    assert any(record.law is None for record in jsonl.read(Path("snapcheck-report/history.jsonl")).records)
+
+
+def test_time_that_runs_out_while_shrinking_leaves_the_shortest_so_far_to_go_on_from(snapcheck: Snapcheck) -> None:
+    found = run_without_shrinking(snapcheck)
+    done = snapcheck("replay", found["id"], "--shrink", "--seconds", 0.02)
+    assert "the same call goes on from here" in done.stdout
+    (between,) = (each for each in violations_in_report() if each["id"] == found["id"])
+    assert between["shrunk"] is False
+    snapcheck("replay", found["id"], "--shrink")
+    (end,) = (each for each in violations_in_report() if each["id"] == found["id"])
+    assert int(str(end["operations"])) <= int(str(between["operations"])) <= int(str(found["operations"]))
+    assert end["shrunk"] is True
+
+
+@pytest.mark.usefixtures("report")
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("a1b2c3d4", "--seconds", 5), "--seconds goes with --shrink"),
+        (("a1b2c3d4", "--shrink", "--driver", "qcow2"), "leave --driver out"),
+        (("a1b2c3d4", "--shrink", "--seconds", 0), "give a number above 0"),
+        (("nobody", "--shrink"), "has no violation 'nobody'; there is: a1b2c3d4"),
+        (("a1b2c3d4", "--shrink", "--out", "elsewhere"), "name the folder of a report"),
+    ],
+)
+def test_a_wrong_call_to_shrink_says_what_was_wrong(
+    snapcheck: Snapcheck, words: tuple[object, ...], complaint: str
+) -> None:
+    done = snapcheck("replay", *words)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -35,8 +35,8 @@ def test_laws_are_told_by_what_came_of_them(failed: RunResult) -> None:
 
 def test_errors_come_before_warnings_and_known_ones_last(failed: RunResult) -> None:
     (error,) = failed.violations
-    warning = replace(error, severity=Severity.WARNING)
-    text = said(replace(failed, violations=(replace(error, known=True), warning, error)))
+    warning = replace(error, id="w", severity=Severity.WARNING)
+    text = said(replace(failed, violations=(replace(error, id="k", known=True), warning, error)))
     assert text.index("error: ") < text.index("warning: ") < text.index("known: ")
 
 
@@ -51,9 +51,25 @@ def test_a_warning_takes_two_lines_at_most_and_does_not_call_its_law_violated(fa
 
 
 def test_a_flood_of_violations_is_cut_and_counted(failed: RunResult) -> None:
-    text = said(replace(failed, violations=failed.violations * (VIOLATIONS_MAX + 3)))
+    (violation,) = failed.violations
+    flood = tuple(replace(violation, id=f"v{number}") for number in range(VIOLATIONS_MAX + 3))
+    text = said(replace(failed, violations=flood))
     assert text.count("snapcheck replay") == VIOLATIONS_MAX
     assert "and 3 more violations in the report" in text
+
+
+def test_what_most_likely_has_one_cause_is_told_in_one_piece(failed: RunResult) -> None:
+    (first,) = failed.violations
+    first = replace(first, cause=first.id, shrunk=False)
+    second = replace(first, id="b2", law=Law.LIST_EXACT, operation="save-vm")
+    text = " ".join(said(replace(failed, violations=(first, second))).split())
+    assert "also list-exact at save-vm (b2); most likely one cause" in text
+    assert text.count("snapcheck replay") == 1
+    assert "(4 operations, 1 fault; --shrink makes it shorter)" in text
+
+
+def test_the_coverage_is_told_in_a_line_with_the_share_of_each_phase(failed: RunResult) -> None:
+    assert "coverage   398 of 412 cells (stateful 2)" in said(failed)
 
 
 def test_the_replay_command_names_a_folder_of_ones_own(failed: RunResult) -> None:

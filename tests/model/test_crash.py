@@ -151,6 +151,19 @@ def test_savevm_drops_the_old_snapshot_everywhere_before_it_takes_the_new_one_an
     assert names(world, SaveVm("a")) == [("d0", 0), ("d1", 0), ("d0", 1), ("d1", 1)]
 
 
+def test_savevm_that_ends_as_it_began_drops_and_takes_a_snapshot_all_the_same() -> None:
+    world = after(small(), SaveVm("a"))
+    assert after(world, SaveVm("a")) == world
+    assert names(world, SaveVm("a")) == [("d0", 0), ("d0", 1)]
+    before, stages = cut_during(world, SaveVm("a"))
+    assert stages_that_fit(stages, before.devices["d0"], seen(b"\x09" * 4)) == {1}
+
+
+def test_savevm_drops_the_first_of_two_snapshots_of_its_name_and_keeps_the_other() -> None:
+    world = after(after(small(), Create("d0", "a")), Create("d0", "a"))
+    assert names(world, SaveVm("a")) == [("d0", 1), ("d0", 2)]
+
+
 def test_a_transaction_that_fails_takes_back_what_it_created() -> None:
     world = after(small("d0", "d1"), Create("d1", "a"))
     operation = Transaction((SnapshotAction("d0", "a"), SnapshotAction("d1", "a")))

@@ -112,13 +112,11 @@ def test_events_nest_by_calls_locks_and_drained_sections() -> None:
     ]  # fmt: skip
 
 
-def test_the_matrix_has_a_square_for_each_device_of_each_cell() -> None:
-    matrix = html.matrix_of(Coverage(3, 2, ("b x f x d1",), {"a x f x d0": 1, "b x g x d0": 900, "odd": 3}))
-    assert matrix.faults == ("f", "g")
-    cells = {operation: [cell.positions for cell in row] for operation, row in matrix.rows}
-    assert cells["a"] == [(("d0", 1), ("d1", None)), (("d0", None), ("d1", None))]
-    assert cells["b"] == [(("d0", None), ("d1", 0)), (("d0", 900), ("d1", None))]
-    assert [html.heat(hits, 900) for hits in (None, 0, 1, 900)] == ["none", "never", "h1", "h5"]
+def test_a_page_says_which_phase_reached_how_much_of_the_matrix(failed: RunResult) -> None:
+    text = " ".join(Page(html.render(failed)).text.split())
+    assert re.search(r"stateful ?2 ?1 ?1 group of cells ?create", text)
+    assert "By fault" in text
+    assert "By the state that the device was in" in text
 
 
 def test_broken_laws_come_first(failed: RunResult) -> None:

@@ -16,12 +16,13 @@ CONTRACT = {
     "laws": [{"law": "right-culprit", "checked": 1204, "violated": 1, "not_observable": False},
              {"law": "list-exact", "checked": 9021, "violated": 0, "not_observable": False},
              {"law": "locks-balanced", "checked": 0, "violated": 0, "not_observable": True}],
-    "coverage": {"cells": 412, "reached": 398, "never": ["all-goto x flush-error x d2"]},
+    "coverage": {"cells": 412, "reached": 398, "never": ["all-goto x flush-error x last"],
+                 "phases": [{"name": "stateful", "reached": 2, "alone": 1, "never": ["create"]}]},
     "violations": [{"id": "a1b2c3d4", "law": "right-culprit", "severity": "error", "device": "d1",
                     "operation": "all-delete",
                     "summary": "all-delete on d1 failed with ENOSPC and the driver blamed d2", "operations": 4,
                     "faults": 1, "phase": "stateful", "found_after_s": 0.8, "known": False,
-                    "replay": "snapcheck replay a1b2c3d4"}],
+                    "replay": "snapcheck replay a1b2c3d4", "cause": "", "shrunk": True}],
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from snapcheck.stateful_tests.seeded_bugs import CANARY, SeededBug
 from snapcheck.stateful_tests.units import Profile
 
 # A quick run has the time for several times as many histories, so a bug that these find is found by it.
-HISTORIES = 120
+HISTORIES = 200
 OPERATIONS_MAX = 6
 FAULTS_MAX = 2
 

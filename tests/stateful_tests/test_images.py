@@ -21,6 +21,7 @@ from snapcheck.stateful_tests.phases import images
 from snapcheck.stateful_tests.phases.images import WreckedImage, try_image, wrecked_image
 from snapcheck.stateful_tests.replay import ReplayState, replay
 from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
+from snapcheck.stateful_tests.shrink import shrink
 from snapcheck.stateful_tests.units import Unit
 from snapcheck.stateful_tests.work import Control
 
@@ -124,15 +125,39 @@ def test_a_driver_that_raises_what_it_must_not_is_found_and_replay_shows_it() ->
     known = places(sound_image("version 3"))["snapshot.extra.vm_state_size"]
     file = sound_image("version 3")
     file.pwrite(known[0].offset, b"\1" * 8)
-    tried = try_image(target, WreckedImage("version 3", ("snapshot.extra.vm_state_size",), file))
+    image = WreckedImage("version 3", ("snapshot.extra.vm_state_size",), file)
+    tried = try_image(target, image)
     assert tried.wrong is not None
     assert tried.wrong.law is Law.NO_CRASH
     assert "IndexError" in tried.wrong.text
-    failure = images.failure_of(file, ("snapshot.extra.vm_state_size",), tried.wrong, target.abilities, seconds=0.0)
+    failure = images.failure_of(image, tried, tried.wrong, target.abilities, seconds=0.0)
     assert codec.load(type(failure.history), codec.dump(failure.history)) == failure.history
     again = replay(target, failure.history)
     assert again.state is ReplayState.STILL_FAILS
     assert "no-crash" in again.text
+
+
+def dies_of_a_wrecked_header(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+    if create is None and disk.pread(0, 4) != b"QFI\xfb":
+        raise IndexError("magic")
+    return Qcow2Driver(opened(disk, read_only=read_only, create=create))
+
+
+def test_a_driver_that_dies_while_it_opens_an_image_still_fails_in_a_replay_and_refusing_is_no_failure() -> None:
+    target = Target("dying", "a driver with a bug", dies_of_a_wrecked_header)
+    file = sound_image("version 3")
+    file.pwrite(0, b"NOPE")
+    file.pwrite(8192, b"\xee" * 512)  # more damage, which has nothing to do with it
+    image = WreckedImage("version 3", ("magic",), file)
+    tried = try_image(target, image)
+    assert tried.wrong is not None
+    failure = images.failure_of(image, tried, tried.wrong, target.abilities, seconds=0.0)
+    again = replay(target, failure.history, law=Law.NO_CRASH)
+    assert again.state is ReplayState.STILL_FAILS
+    assert "IndexError" in again.text
+    assert replay(find_target("qcow2"), failure.history).state is ReplayState.FIXED
+    shrunk = shrink(target, failure.history, failure.evidence)
+    assert [damage.offset for damage in shrunk.history.setup.devices[0].damage] == [0]
 
 
 def test_a_driver_that_reads_for_ever_is_stopped_by_its_budget() -> None:

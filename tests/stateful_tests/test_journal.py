@@ -10,12 +10,12 @@ from snapcheck.model.setup import Semantics
 from snapcheck.reports.jsonl import HistoryError
 from snapcheck.reports.verdict import RunResult
 from snapcheck.stateful_tests.journal import Entry, Journal
-from snapcheck.stateful_tests.phases import stateful, sweep, walk
+from snapcheck.stateful_tests.phases import images, stateful, sweep, walk
 from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
 from snapcheck.stateful_tests.units import Answer, Unit
 from snapcheck.stateful_tests.work import Control, Run
 
-_NOTED = (sweep.NAME, walk.NAME, stateful.NAME)
+_NOTED = (images.NAME, sweep.NAME, walk.NAME, stateful.NAME)
 LOCK_KEPT = "snapcheck.stateful_tests.seeded_bugs.group:lock_kept"
 
 
@@ -47,6 +47,15 @@ def test_a_sweep_that_was_killed_ends_as_if_it_had_never_been(tmp_path: Path, ke
     kill(journal, kept=kept)
     assert all_of(answer_to(sweep.run, journal, histories=25)) == all_of(whole)
     assert len(journal.read_text().splitlines()) == 25
+
+
+@pytest.mark.parametrize("kept", [0, 29])
+def test_images_that_were_tried_are_not_tried_again(tmp_path: Path, kept: int) -> None:
+    journal = tmp_path / "images-0.jsonl"
+    whole = answer_to(images.run, journal, histories=40)
+    kill(journal, kept=kept)
+    assert all_of(answer_to(images.run, journal, histories=40)) == all_of(whole)
+    assert [*Journal(journal).entries] == [str(number) for number in range(40)]
 
 
 @pytest.mark.parametrize(("run", "histories"), [(walk.run, 3), (stateful.run, 9)])

@@ -14,6 +14,7 @@ from snapcheck.model.setup import Semantics
 from snapcheck.reports.known import Accepted
 from snapcheck.reports.verdict import RunResult, Verdict, ViolationReport
 from snapcheck.stateful_tests import run as run_module
+from snapcheck.stateful_tests import violations as violations_module
 from snapcheck.stateful_tests.phases import stateful
 from snapcheck.stateful_tests.run import PHASES, SHARDS, Progress, RunOptions, Silent, run_driver
 from snapcheck.stateful_tests.session import GROUP_OPERATIONS, GROUP_OPERATIONS_ON_NOBODY, GROUP_OPERATIONS_STRUCK
@@ -182,11 +183,19 @@ def test_a_run_that_is_interrupted_while_shrinking_still_tells_what_it_found(mon
     def interrupted(*_args: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "shrink", interrupted)
+    monkeypatch.setattr(violations_module, "shrink", interrupted)
     result = run(LOCK_KEPT, histories=24)
     assert result.verdict is Verdict.FAILED
     assert any(each.law is Law.LOCKS_BALANCED and each.history is not None for each in result.violations)
     assert any("interrupted while shrinking" in note for note in result.notes)
+    assert not any(each.shrunk for each in result.violations if each.law is Law.LOCKS_BALANCED)
+
+
+def test_no_seconds_to_shrink_show_violations_as_they_were_found() -> None:
+    whole, short = run(LOCK_KEPT, histories=24, shrink_seconds=0.0), run(LOCK_KEPT, histories=24)
+    assert told(whole) == told(short)
+    assert not any(each.shrunk for each in whole.violations)
+    assert sum(each.operations for each in whole.violations) > 3 * sum(each.operations for each in short.violations)
 
 
 def test_progress_and_violations_are_told_as_they_happen() -> None:
@@ -206,12 +215,12 @@ def test_progress_and_violations_are_told_as_they_happen() -> None:
     assert {each.id for each in violations} == {each.id for each in result.violations}
 
 
-def test_violations_of_one_law_stand_together_the_shortest_first() -> None:
+def test_one_bug_that_breaks_a_law_in_many_operations_is_one_cause() -> None:
     violations = run(find_target("snapcheck.stateful_tests.seeded_bugs.group:wrong_culprit"), histories=40).violations
-    places = [(each.severity, each.law) for each in violations]
-    assert len(set(places)) == sum(place != former for place, former in zip(places, [None, *places], strict=False))
-    sizes = [(each.operations, each.faults) for each in violations if each.law is violations[0].law]
-    assert len(sizes) > 1
+    errors = [each for each in violations if each.severity is Severity.ERROR]
+    assert len(errors) > 1
+    assert {each.cause for each in errors} == {errors[0].id}
+    sizes = [(each.operations, each.faults) for each in errors]
     assert sizes == sorted(sizes)
 
 

@@ -1,18 +1,21 @@
 """Shrinking keeps the violation and makes everything else small: steps, faults, devices, names, sizes."""
 
+from itertools import count
+
 import pytest
 from snapcheck.impl.targets import find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.facts import Evidence
 from snapcheck.model.faults import CallFault, Fails, IoFault
 from snapcheck.model.history import History, Purpose, Step
-from snapcheck.model.law_names import Law
+from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import (
     AllCanSnapshot,
     AllCreate,
     AllDelete,
     AllFind,
     Create,
+    DelVm,
     Flush,
     Resize,
     SnapshotAction,
@@ -20,9 +23,13 @@ from snapcheck.model.operations import (
     Write,
 )
 from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Semantics, Setup
-from snapcheck.stateful_tests.replay import run_again
+from snapcheck.stateful_tests.phases import walk
+from snapcheck.stateful_tests.replay import Ran, breaks, run_again
+from snapcheck.stateful_tests.seeded_bugs import CANARY, SeededBug
 from snapcheck.stateful_tests.session import Care
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
+from snapcheck.stateful_tests.units import Failure, Unit
+from snapcheck.stateful_tests.work import Control
 
 BUGS = "snapcheck.stateful_tests.seeded_bugs"
 LONG = "n" * 256
@@ -30,7 +37,7 @@ LONG = "n" * 256
 
 def found(driver: str, history: History) -> tuple[Evidence, ...]:
     """Return the evidence of the first step that breaks a law, and cut the history there."""
-    ran = run_again(find_target(driver), history, care=Care.USUAL)
+    ran = run_again(find_target(driver), history, care=Care.USUAL, telling=breaks(None))
     assert ran.evidence, "the history must show the bug"
     del history.steps[len(ran.history.steps) :]
     return ran.evidence
@@ -114,3 +121,74 @@ def test_a_step_that_need_not_be_a_retry_is_none(purpose: Purpose) -> None:
     step = Step(AllCreate("s"), purpose=purpose)
     done = shrunk(f"{BUGS}.group:stale_first_bad", noisy(step))
     assert {each.purpose for each in done.history.steps} == {Purpose.EXPLORE}
+
+
+def test_an_interrupted_shrinking_gives_the_best_so_far_and_goes_on_from_there_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver = f"{BUGS}.group:wrong_culprit"
+    history = noisy(Step(AllCreate("s"), (CallFault("d1", "create", errno=Errno.ENOSPC),)))
+    evidence, tries = found(driver, history), count(1)
+
+    def interrupted(*args: object, **options: object) -> Ran:
+        if next(tries) == 6:
+            raise KeyboardInterrupt
+        return run_again(*args, **options)  # type: ignore[arg-type]  # passed on as it came
+
+    with monkeypatch.context() as patched:
+        patched.setattr("snapcheck.stateful_tests.shrink.run_again", interrupted)
+        done = shrink(find_target(driver), history, evidence)
+    assert (done.interrupted, done.finished) == (True, False)
+    assert len(done.history.steps) < len(history.steps)
+    further = shrink(find_target(driver), done.history, done.evidence)
+    assert further.finished
+    assert len(further.history.steps) == 1
+
+
+def test_a_warning_of_the_law_on_the_way_does_not_end_a_history_too_early() -> None:
+    skipped = Step(DelVm("old"), (CallFault("d1", "find"),))  # W-08: a warning of nobody-skipped
+    driver = f"{BUGS}.generic:id_or_name"
+    history = noisy(skipped, Step(AllDelete("7")))
+    ran = run_again(find_target(driver), history, care=Care.USUAL, telling=breaks(None))
+    assert ran.evidence[0].law is Law.NOBODY_SKIPPED
+    done = shrink(find_target(driver), ran.history, ran.evidence)
+    assert isinstance(done.history.steps[-1].operation, AllDelete)
+    assert sum(len(step.faults) for step in done.history.steps) == 0
+
+
+def test_an_innocent_device_does_not_become_the_one_that_failed() -> None:
+    step = Step(AllCreate("s"), (CallFault("d0", "create"),))
+    done = shrunk(f"{BUGS}.group:innocent_touched", noisy(step))
+    assert done.evidence[0].device == "d1"
+    assert [spec.name for spec in done.history.setup.devices] == ["d0", "d1"]
+
+
+# --- quality --------------------------------------------------------------------------------------
+OPERATIONS_MAX = 6
+FAULTS_MAX = 2
+
+
+def failures_of_a_walk(bug: SeededBug) -> list[Failure]:
+    """Return the errors that long walks show of a bug, one of each kind."""
+    unit = Unit(
+        driver=bug.driver, phase=walk.NAME, semantics=bug.semantics, devices=3, seed=1, shard=0, histories=5,
+        seconds=None,
+    )  # fmt: skip
+    answer = walk.run(unit, Control(lambda _tick: None))
+    errors = [failure for failure in answer.failures if failure.evidence[0].severity is Severity.ERROR]
+    return [*{failure.kind: failure for failure in errors}.values()]
+
+
+def test_nine_in_ten_failures_of_long_walks_end_at_six_operations_and_two_faults_at_most() -> None:
+    sizes: list[tuple[str, int, int]] = []
+    before: list[int] = []
+    for bug in CANARY:
+        for failure in failures_of_a_walk(bug)[:4]:
+            done = shrink(find_target(bug.driver), failure.history, failure.evidence, seconds=10)
+            steps = done.history.steps
+            sizes.append((bug.name, len(steps), sum(len(step.faults) for step in steps)))
+            before.append(len(failure.history.steps))
+    assert len({name for name, _, _ in sizes}) > len(CANARY) / 2  # some bugs are rare in a walk
+    assert max(before) > 60
+    small = [operations <= OPERATIONS_MAX and faults <= FAULTS_MAX for _, operations, faults in sizes]
+    assert sum(small) >= 0.9 * len(small), sizes

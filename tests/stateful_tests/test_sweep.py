@@ -1,27 +1,43 @@
 """The sweep is exhaustive: every place where a fault can strike, every operation, each state once."""
 
 from collections import Counter
+from types import ModuleType
 
 import pytest
-from snapcheck.impl.targets import find_target
+from snapcheck.impl.checked import Failure as Refusal
+from snapcheck.impl.generic import Node
+from snapcheck.impl.perform import Parts
+from snapcheck.impl.targets import Target, find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CallFault, Fails, Fault, IoFault, LandsButFails
 from snapcheck.model.history import Io, Step
 from snapcheck.model.law_names import Severity
-from snapcheck.model.operations import KINDS, AllCreate, Create, Delete, Operation, SubmitWrite, Write, kind_of
+from snapcheck.model.operations import (
+    KINDS,
+    AddBitmap,
+    AllCreate,
+    Create,
+    Delete,
+    Operation,
+    SubmitWrite,
+    Write,
+    kind_of,
+)
 from snapcheck.model.setup import DeviceSpec, Kind, Semantics, Setup
 from snapcheck.model.step import start
 from snapcheck.stateful_tests.draw_faults import Targets
 from snapcheck.stateful_tests.fault_places import Blow, Place, faults_at, places_of
-from snapcheck.stateful_tests.phases import sweep
+from snapcheck.stateful_tests.phases import sweep, walk
 from snapcheck.stateful_tests.seeded_bugs import CANARY, SeededBug
+from snapcheck.stateful_tests.seeded_bugs.planting import in_layers
 from snapcheck.stateful_tests.session import Care, Session
 from snapcheck.stateful_tests.small_operations import small_operations
-from snapcheck.stateful_tests.starting_points import starting_points
+from snapcheck.stateful_tests.starting_points import Start, starting_points
 from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
 from snapcheck.stateful_tests.work import Control
 
 QCOW2 = find_target("qcow2")
+SILENT = Control(lambda _tick: None)
 PAIR = Setup((DeviceSpec("d0", sectors=16, tag=9), DeviceSpec("d1", sectors=16, tag=9)))
 
 
@@ -33,7 +49,7 @@ def answer_to(
         driver=driver, phase=sweep.NAME, semantics=semantics, devices=devices, seed=0, shard=shard,
         histories=histories, seconds=seconds, profile=profile,
     )  # fmt: skip
-    return sweep.run(asked, Control(lambda _tick: None))
+    return sweep.run(asked, SILENT)
 
 
 def errors_of(answer: Answer) -> list[Failure]:
@@ -132,7 +148,7 @@ def test_shards_share_the_cases_and_each_ends_by_itself() -> None:
 
 
 def test_longer_sequences_come_when_the_short_ones_are_done() -> None:
-    answer = answer_to(shard=1, devices=1, profile=Profile.DEFAULT, histories=700)
+    answer = answer_to(shard=1, devices=1, profile=Profile.DEFAULT, histories=1000)
     assert answer.length == 1
     assert answer.counts["states, length 2"] > 0
     assert answer.counts["states reached before"] > 0
@@ -182,3 +198,55 @@ def test_what_is_not_on_the_disks_can_not_be_taken_up() -> None:
         session.step(Write("d0", 0, 1, 5))
         session.finish()
         assert session.checkpoint() is None  # nothing was closed
+
+
+# --- what a close look takes away -----------------------------------------------------------------
+class _NoBusyChild(Node):
+    """Lets the child of a fallback go back although it has dirty bitmaps."""
+
+    __slots__ = ()
+
+    def _goto(self, snapshot_id: str) -> Refusal | None:
+        if "/" in self.name:
+            self.bitmaps.clear()
+        return super()._goto(snapshot_id)
+
+
+NO_BUSY_CHILD = in_layers("a busy child goes back", Parts(node=_NoBusyChild))
+
+
+def no_busy_child(_name: str) -> Target:
+    return NO_BUSY_CHILD
+
+
+def found_in(phase: ModuleType, *, histories: int) -> bool:
+    """Tell whether a phase finds the bug, in some shard."""
+    units = (
+        Unit(
+            driver="planted", phase="any", semantics=Semantics.CLASSIC, devices=3, seed=0, shard=shard,
+            histories=histories, seconds=None,
+        )
+        for shard in range(SHARDS)
+    )  # fmt: skip
+    return any(errors_of(phase.run(unit, SILENT)) for unit in units)
+
+
+def test_the_sweep_finds_a_goto_that_overlooks_the_bitmaps_of_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_bitmaps(**asked: object) -> tuple[Start, ...]:
+        points = starting_points(**asked)  # type: ignore[arg-type]  # passed on as it came
+        return tuple(point for point in points if AddBitmap in map(type, point.before))
+
+    monkeypatch.setattr(sweep, "find_target", no_busy_child)
+    monkeypatch.setattr(sweep, "starting_points", with_bitmaps)
+    assert found_in(sweep, histories=40)
+
+
+def test_the_walk_finds_a_goto_that_overlooks_the_bitmaps_of_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "find_target", no_busy_child)
+    assert found_in(walk, histories=4)
+
+
+def test_a_bitmap_is_still_there_when_the_next_operation_of_a_sequence_is_tried() -> None:
+    answer = answer_to(shard=1, devices=1, profile=Profile.DEFAULT, histories=800)
+    assert answer.counts["states, length 2"] > 0
+    assert any(cell.endswith("x dirty bitmap") for cell in answer.cells)
