@@ -7,6 +7,7 @@ a second cut may leave there must still hold what the first one left: otherwise 
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -15,7 +16,7 @@ from snapcheck.fault_injection.write_log import LoggedFile, WriteLog
 from snapcheck.impl.blockfile import BlockError, BlockFile, MemoryFile
 from snapcheck.impl.driver import UnsupportedSetupError, abandon
 from snapcheck.impl.qcow2 import ImageError, repair
-from snapcheck.impl.targets import Target
+from snapcheck.impl.targets import StartError, Target
 from snapcheck.model import crash_laws
 from snapcheck.model.crash import Course, as_seen, exactly, stages_that_fit
 from snapcheck.model.crash_laws import CutFacts, going_on
@@ -37,6 +38,7 @@ _PROBE: Final = "probe"
 _TAGS: Final = (97, 98, 99)
 _WRITTEN_MAX: Final = 64  # sectors at each end: where the starting images hold something
 _CUT_AGAIN_MAX: Final = 256  # states of an epoch of a repair
+_NOT_OPENED: Final = (Law.OPENS, Law.NO_CRASH)
 _SECOND: Final = Persistence.EPOCH
 
 
@@ -93,7 +95,10 @@ class GoingOn:
         if digest in self.tried or left.is_clean:
             return
         self.tried.add(digest)
-        yield from self._counted(Law.SAFE_TO_USE, used(left, dog=self.dog))
+        for found in self._counted(Law.SAFE_TO_USE, used(left, dog=self.dog)):
+            yield found
+            if found.evidence.law in _NOT_OPENED:  # to open it with a cut can not show more
+                return
         for after in (After.OPEN, After.REPAIR):
             if after is After.OPEN or left.target.format == "qcow2":
                 yield from self._counted(Law.REPAIR_IS_SAFE, done_and_cut(left, after))
@@ -105,9 +110,9 @@ class GoingOn:
 
     def _counted(self, law: Law, found: Iterator[Found]) -> Iterator[Found]:
         first = next(found, None)
-        self.laws[law][0] += 1
+        self.laws[law if first is None else first.evidence.law][0] += 1
         if first is not None:
-            self.laws[law][1] += 1
+            self.laws[first.evidence.law][1] += 1
             yield first
 
 
@@ -121,11 +126,8 @@ def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found]:
     start = Checkpoint(History(setup, [], abilities), (left.disk.clone(),), judge)
     try:
         session = Session(left.target, start, dog=dog)
-    except UnsupportedSetupError as refused:
-        evidence = error(
-            Law.SAFE_TO_USE, left.name, f"{left.what}: it does not open", "a disk that opens", str(refused)
-        )
-        yield Found(evidence, replace(left.cut, after=After.USE))
+    except (StartError, UnsupportedSetupError) as failure:
+        yield Found(_not_opened(left, failure), replace(left.cut, after=After.USE))
         return
     with session:
         for operation, closely in _uses(left.device):
@@ -140,6 +142,15 @@ def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found]:
                 cut = replace(left.cut, after=After.USE, then=steps, seen=steps[-1].observations)
                 yield Found(going_on(After.USE, left.what, left.name, worst), cut)
                 return
+
+
+def _not_opened(left: Remnant, failure: StartError | UnsupportedSetupError) -> Evidence:
+    """Return what speaks against a driver that does not open what was left: it refuses that, or dies of it."""
+    if isinstance(failure, StartError):
+        summary = f"{left.what}: opening {left.name} ended the process under test"
+        return error(Law.NO_CRASH, left.name, summary, "an answer", str(failure))
+    summary = f"{left.what} leaves {left.name} so that it does not open"
+    return error(Law.OPENS, left.name, summary, "a disk that opens", str(failure))
 
 
 def _uses(device: Device) -> Iterator[tuple[Operation, bool]]:
@@ -229,13 +240,13 @@ def _repaired(_: Remnant, disk: BlockFile) -> str:
 def _opened(left: Remnant, disk: BlockFile) -> str:
     """Open the disk for writing and never close it; return why that failed, "" when it did not."""
     profile = left.target.usual_semantics
-    system = left.target.built([disk], semantics=profile.value, recorder=EventList())
-    try:
-        system.start(Setup((left.device.spec,), profile))
-    except UnsupportedSetupError as refused:
-        return str(refused)
-    finally:
-        abandon(system)
+    with ExitStack() as ended:
+        try:
+            system = left.target.built([disk], semantics=profile.value, recorder=EventList())
+            ended.callback(abandon, system)
+            system.start(Setup((left.device.spec,), profile))
+        except (StartError, UnsupportedSetupError) as failure:
+            return str(failure)
     return ""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from snapcheck.fault_injection.crash.cuts import Persistence, apply, image_of
-from snapcheck.impl.blockfile import BlockFile, MemoryFile
+from snapcheck.impl.blockfile import BlockError, BlockFile, MemoryFile
 from snapcheck.impl.driver import CreateOptions, Driver
 from snapcheck.impl.generic import Node
 from snapcheck.impl.group import ClassicGroup
@@ -17,6 +17,7 @@ from snapcheck.impl.qcow2.driver import Qcow2Driver
 from snapcheck.impl.qcow2.driver import open_driver as open_qcow2
 from snapcheck.impl.qcow2.layout import OFFSET_MASK
 from snapcheck.impl.targets import Target, find_target
+from snapcheck.model.errno import Errno
 from snapcheck.model.history import After
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import died_of
@@ -331,3 +332,21 @@ def test_a_driver_that_dies_of_what_a_cut_left_is_told_from_one_that_refuses() -
     left = next(each for each in judged(CutJudge(recording)) if isinstance(each, Left) and each.observed.check.leaks)  # type: ignore[union-attr]  # the engine checks
     seen = look(image_of(recording.bases["d0"], recording.log, left.judged.cut))
     assert "KeyError" in died_of(observation("d0", seen, target))
+
+
+@pytest.mark.parametrize(("failure", "law"), [
+    (KeyError("a cluster that nobody knows"), Law.NO_CRASH), (BlockError(Errno.EINVAL, "leaks"), Law.OPENS),
+])  # fmt: skip
+def test_a_driver_that_does_not_open_what_a_cut_left_is_found_by_using_it(failure: Exception, law: Law) -> None:
+    def opened(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+        if create is None and _went_wrong_before(disk):
+            raise failure
+        return open_qcow2(disk, read_only=read_only, create=create)
+
+    target = Target("choosy", "does not open after a cut", opened)
+    operations = (Create("d0", "a"), Goto("d0", "a"))
+    found = gone_on_with(target, *operations)
+    assert {each.evidence.law for each in found} == {law}
+    history = replace(recording_of(target, SMALL, *operations).history, cut=found[0].cut)
+    assert replay(target, history, law=law).state is ReplayState.STILL_FAILS
+    assert replay(ENGINE, history, law=law).state is ReplayState.FIXED
