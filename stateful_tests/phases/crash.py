@@ -213,23 +213,36 @@ class _Crash:
         self._gatherer.heard(recorded.session, recorded.found)
         self._gatherer.answer.counts["workloads"] += 1
         if recorded.recording is not None:
-            self._cut(recorded.recording, recorded)
+            try:
+                self._cut(recorded.recording, recorded)
+            except KeyboardInterrupt:  # what was found so far stays, and is counted
+                self._gatherer.answer.add_laws(recorded.session.judge.counts)
+                raise
         self._gatherer.ended(recorded.session, case=case)
 
     def _cut(self, recording: Recording, recorded: Recorded) -> None:
         """Judge what a cut may leave under each plan of the profile, and go on with some of it."""
         for plan in self._reach.plans:
             judge = CutJudge(recording, seed=self._unit.seed)
-            left: list[Left] = []
-            for found in judge.judge(plan):
-                if isinstance(found, Found):
-                    self._keep(recording, found)
-                elif found.bound and found.fitting and not found.broken:
-                    left.append(found)
-            self._count(recorded.session, judge)
+            try:
+                left = self._sound(judge, plan)
+            finally:
+                self._count(recorded.session, judge)
             self._gatherer.answer.counts[SAMPLED] += plan in _ALL_OF and not judge.funnel.exhaustive
-            self._go_on(judge, left)
-            self._add_laws(recorded.session, self._going_on.take_laws())
+            try:
+                self._go_on(judge, left)
+            finally:
+                self._add_laws(recorded.session, self._going_on.take_laws())
+
+    def _sound(self, judge: CutJudge, plan: Plan) -> list[Left]:
+        """Keep what speaks against the driver, and return what is left that may be gone on with."""
+        left: list[Left] = []
+        for found in judge.judge(plan):
+            if isinstance(found, Found):
+                self._keep(judge.recording, found)
+            elif found.bound and found.fitting and not found.broken:
+                left.append(found)
+        return left
 
     def _go_on(self, judge: CutJudge, left: list[Left]) -> None:
         """Go on with disks that were left, one of each kind before a second one of any, those new to this shard."""

@@ -28,6 +28,7 @@ from snapcheck.reports import reproducer
 from snapcheck.reports.verdict import Verdict
 from snapcheck.reports.words import cut_words
 from snapcheck.stateful_tests import run as run_module
+from snapcheck.stateful_tests.gather import Gatherer
 from snapcheck.stateful_tests.phases import crash
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, judge_recorded
@@ -127,6 +128,19 @@ def test_the_disk_that_a_cut_leaves_is_written_and_shows_the_damage(lowered_earl
     (path,) = write_disks(find_target(POWER_CUTS[0].driver), lowered_early.history, tmp_path / "disks")
     assert path.name == "d0.qcow2"
     assert inspect(MemoryFile("d0", path.read_bytes())).corruptions
+
+
+def test_a_phase_that_is_interrupted_counts_the_laws_that_it_found_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_failure = Gatherer.keep_failure
+
+    def interrupted(gatherer: Gatherer, failure: Failure) -> None:
+        keep_failure(gatherer, failure)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Gatherer, "keep_failure", interrupted)
+    answer = next(each for shard in range(SHARDS) if (each := answer_to(POWER_CUTS[0].driver, shard=shard)).failures)
+    assert answer.interrupted
+    assert answer.laws[answer.failures[0].evidence[0].law][1] > 0
 
 
 # --- the engine -----------------------------------------------------------------------------------
