@@ -76,7 +76,8 @@ def remnant(judge: CutJudge, left: Left, witness: Cut) -> Remnant:
     """Return the disk that `witness` leaves, which looks like `left` and fits a stage of the operation at work."""
     recording = judge.recording
     disk = image_of(recording.bases[left.device], recording.log, witness)
-    cut = replace(judge.power_cut((left,)), devices=(witness,))
+    told = judge.as_judged(left, witness, at=judge.moment((left,)))
+    cut = replace(judge.power_cut((left,)), devices=(told,))
     device = as_seen(recording.course.stages[max(left.fitting)][left.device], left.before, left.observed)
     return Remnant(recording.target, disk, cut, left.observed, device, judge.when(left))
 

@@ -27,7 +27,6 @@ from snapcheck.model.step import start as first_state
 from snapcheck.reports import reproducer
 from snapcheck.reports.verdict import Verdict
 from snapcheck.reports.words import cut_words
-from snapcheck.stateful_tests import run as run_module
 from snapcheck.stateful_tests.gather import Gatherer
 from snapcheck.stateful_tests.phases import crash
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
@@ -107,10 +106,9 @@ def lowered_early() -> Shrunk:
 
 
 def test_a_reproducer_replays_the_cut_and_passes_on_a_driver_that_is_right(
-    lowered_early: Shrunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lowered_early: Shrunk, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(run_module, "SHRINK_SECONDS_IN_ALL", 2.0)
-    options = RunOptions(phases=(crash.NAME,), profile=Profile.QUICK, histories=24)
+    options = RunOptions(phases=(crash.NAME,), profile=Profile.QUICK, histories=24, shrink_seconds=1.0)
     result = run_driver(find_target(POWER_CUTS[0].driver), options, Silent()).result
     assert result.verdict is Verdict.FAILED
     reproducer.write(tmp_path, result)
@@ -314,6 +312,20 @@ def _last_disk(recording: Recording) -> MemoryFile:
     for entry in recording.log.for_device("d0"):
         apply(entry, disk)
     return disk
+
+
+def test_a_cut_is_told_at_the_moment_at_which_it_was_judged_and_with_all_that_it_loses() -> None:
+    recording = recording_of(ENGINE, SMALL, Create("d0", "a"), Write("d0", 0, 16, 3))
+    judge = CutJudge(recording)
+    left = [each for each in judged(judge) if isinstance(each, Left)]
+    early = [each for each in left if each.returned and each.judged.cut.at < recording.returned]
+    assert early
+    for each in left:
+        (told,) = judge.power_cut((each,)).devices
+        assert judge.power_cut((each,)).returned is (told.at >= recording.returned) is each.returned
+        disks = [image_of(recording.bases["d0"], recording.log, cut) for cut in (told, each.judged.cut)]
+        assert len({disk.pread(0, disk.size()) for disk in disks}) == 1
+    assert all(judge.power_cut((each,)).devices[0].at == recording.returned for each in early)
 
 
 def test_what_changes_nothing_is_not_cut() -> None:
