@@ -21,7 +21,7 @@ from snapcheck.model.errno import Errno
 from snapcheck.model.history import After
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import died_of
-from snapcheck.model.operations import AllCreate, AllGoto, Create, Delete, Goto, Operation, Write, kind_of
+from snapcheck.model.operations import AllCreate, AllGoto, Create, Delete, Goto, Operation, Reopen, Write, kind_of
 from snapcheck.model.setup import DeviceSpec, Semantics, Setup
 from snapcheck.model.step import start as first_state
 from snapcheck.reports import reproducer
@@ -194,6 +194,28 @@ def test_group_cut_is_broken_when_a_group_goes_backwards() -> None:
     again = replay(target, history, law=Law.GROUP_CUT)
     assert again.state is ReplayState.STILL_FAILS
     assert replay(ENGINE, history).state is ReplayState.FIXED
+
+
+class _ClosedInHaste(Image):
+    """Forgets to flush when it is closed."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        self._state.settle()
+
+
+class _Hasty(Qcow2Driver):
+    __slots__ = ()
+    image_type = _ClosedInHaste
+
+
+def test_what_was_closed_is_durable() -> None:
+    hasty = Target("hasty", "closes in haste", _Hasty.open)
+    for target, law in ((ENGINE, set[Law]()), (hasty, {Law.DURABLE})):
+        recording = recording_of(target, SMALL, Write("d0", 0, 4, 3), Reopen("d0"))
+        found = [each for each in judged(CutJudge(recording)) if isinstance(each, Found)]
+        assert {each.evidence.law for each in found} == law
 
 
 def test_a_file_alone_decides_what_a_cut_broke(lowered_early: Shrunk) -> None:
