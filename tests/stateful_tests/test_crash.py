@@ -152,6 +152,8 @@ def test_the_engine_passes_with_every_law_of_power_cuts_checked() -> None:
     assert {"enumerated", "distinct", "judged", "workloads"} <= phase.counts.keys()
     assert not phase.complete
     assert "sequences of length 1" in phase.scope
+    assert phase.scope.endswith("going on with up to 1 disk each")
+    assert 0 < phase.counts[crash.GONE_ON_WITH] < phase.counts[crash.DISKS]
 
 
 def test_equal_seeds_give_equal_histories_and_a_journal_keeps_them(tmp_path: Path) -> None:
@@ -348,6 +350,10 @@ def test_a_cut_is_told_at_the_moment_at_which_it_was_judged_and_with_all_that_it
         disks = [image_of(recording.bases["d0"], recording.log, cut) for cut in (told, each.judged.cut)]
         assert len({disk.pread(0, disk.size()) for disk in disks}) == 1
     assert all(judge.power_cut((each,)).devices[0].at == recording.returned for each in early)
+
+
+def test_who_runs_by_default_starts_from_every_image() -> None:
+    assert crash.REACHES[Profile.DEFAULT].points == len(STARTS)
 
 
 def test_what_changes_nothing_is_not_cut() -> None:
