@@ -21,7 +21,7 @@ from snapcheck.model import crash_laws
 from snapcheck.model.crash import Course, as_seen, exactly, stages_that_fit
 from snapcheck.model.crash_laws import CutFacts, going_on
 from snapcheck.model.device import Device, World
-from snapcheck.model.facts import Evidence, error
+from snapcheck.model.facts import HELD, Evidence, error
 from snapcheck.model.history import After, EventList, History, Observation, PowerCut, Purpose
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import Create, Delete, Goto, Operation, Write, kind_of
@@ -109,17 +109,17 @@ class GoingOn:
         taken, self.laws = self.laws, {law: [0, 0] for law in Law}
         return taken
 
-    def _counted(self, law: Law, found: Iterator[Found]) -> Iterator[Found]:
-        first = next(found, None)
-        self.laws[law if first is None else first.evidence.law][0] += 1
-        if first is not None:
-            self.laws[first.evidence.law][1] += 1
-            yield first
+    def _counted(self, law: Law, found: Iterator[Found | None]) -> Iterator[Found]:
+        for judged in found:
+            self.laws[law if judged is None else judged.evidence.law][0] += 1
+            if judged is not None:
+                self.laws[judged.evidence.law][1] += 1
+                yield judged
 
 
 # --- using it -------------------------------------------------------------------------------------
-def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found]:
-    """Use the disk further, with a close look in between and at the end, and yield what that shows."""
+def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found | None]:
+    """Use the disk further, with a close look in between and at the end, and yield what that shows, or HELD."""
     spec, world = left.device.spec, World({left.name: left.device})
     setup, abilities = Setup((spec,), left.target.usual_semantics), left.target.abilities
     checks = {left.name: left.observed.check} if left.observed.check is not None else {}
@@ -133,7 +133,7 @@ def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found]:
     with session:
         for operation, closely in _uses(left.device):
             if session.over:
-                return
+                break
             if not _can(left.target, operation):
                 continue
             found = session.step(operation, purpose=Purpose.PROBE, everywhere=closely)
@@ -143,6 +143,7 @@ def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found]:
                 cut = replace(left.cut, after=After.USE, then=steps, seen=steps[-1].observations)
                 yield Found(going_on(After.USE, left.what, left.name, worst), cut)
                 return
+    yield HELD
 
 
 def _not_opened(left: Remnant, failure: StartError | UnsupportedSetupError) -> Evidence:
@@ -186,8 +187,11 @@ def _can(target: Target, operation: Operation) -> bool:
 
 
 # --- repairing and opening it ---------------------------------------------------------------------
-def done_and_cut(left: Remnant, after: After) -> Iterator[Found]:
-    """Repair or open the disk, listening, and yield what that shows: when it ends, and when it is cut itself."""
+def done_and_cut(left: Remnant, after: After) -> Iterator[Found | None]:
+    """Repair or open the disk, listening, and yield what that shows, or HELD: when it ends, and when it is cut itself.
+
+    Yields nothing for an open that writes nothing: there is nothing to judge.
+    """
     log, disk = WriteLog(), left.disk.clone()
     logged = LoggedFile(log, disk, left.name)
     failure = _DOING[after](left, logged)
@@ -197,7 +201,7 @@ def done_and_cut(left: Remnant, after: After) -> Iterator[Found]:
         )
         yield Found(evidence, replace(left.cut, after=after))
         return
-    if not log.entries:  # nothing was changed: there is nothing to cut
+    if after is After.OPEN and not log.entries:
         return
     judge = new_judge(left.target)
     for judged in judge.judge(log, left.disk, device=left.name, persistence=_SECOND, bound=_CUT_AGAIN_MAX):
@@ -205,10 +209,10 @@ def done_and_cut(left: Remnant, after: After) -> Iterator[Found]:
         if found is not None:
             yield Found(found, replace(left.cut, after=after, again=judged.cut))
             return
-    yield from _whole(left, after, observation(left.name, judge.look(disk), left.target))
+    yield _whole(left, after, observation(left.name, judge.look(disk), left.target))
 
 
-def _whole(left: Remnant, after: After, observed: Observation) -> Iterator[Found]:
+def _whole(left: Remnant, after: After, observed: Observation) -> Found | None:
     """Judge what is there when it was done to the end: after a repair nothing is left to complain of."""
     found, check = _lost(left, after, observed), observed.check
     if found is None and after is After.REPAIR and check is not None:
@@ -216,8 +220,7 @@ def _whole(left: Remnant, after: After, observed: Observation) -> Iterator[Found
         if bad:
             summary = f"{left.what}, then repairing it: the image of {left.name} is not clean"
             found = error(Law.REPAIR_IS_SAFE, left.name, summary, "a clean image", "; ".join(check.messages[:3]))
-    if found is not None:
-        yield Found(found, replace(left.cut, after=after, seen=(observed,)))
+    return HELD if found is None else Found(found, replace(left.cut, after=after, seen=(observed,)))
 
 
 def _lost(left: Remnant, after: After, observed: Observation) -> Evidence | None:

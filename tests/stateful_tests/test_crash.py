@@ -303,6 +303,14 @@ def test_going_on_with_what_the_engine_leaves_breaks_nothing() -> None:
     assert found == []
 
 
+def test_an_open_that_writes_nothing_does_not_count_for_repair_is_safe() -> None:
+    judge, going_on = CutJudge(recording_of(ENGINE, SMALL, Create("d0", "a"), Goto("d0", "a"))), GoingOn()
+    left = next(each for each in judged(judge) if isinstance(each, Left) and each.observed.check.leaks)  # type: ignore[union-attr]  # the engine checks
+    assert [*going_on.go_on(remnant(judge, left, left.judged.cut))] == []
+    assert going_on.laws[Law.SAFE_TO_USE] == [1, 0]
+    assert going_on.laws[Law.REPAIR_IS_SAFE] == [1, 0]  # the repair alone
+
+
 # --- workloads ------------------------------------------------------------------------------------
 def test_the_images_start_as_their_names_say() -> None:
     by_name = dict(STARTS)
