@@ -44,7 +44,7 @@ RUNNERS: Final[Mapping[str, Run]] = {
 }  # fmt: skip
 PHASES: Final = tuple(RUNNERS)
 _WEIGHTS: Final = {  # how time and histories are shared
-    images.NAME: 2, sweep.NAME: 6, tour.NAME: 4, walk.NAME: 2, stateful.NAME: 2, crash.NAME: 4,
+    images.NAME: 2, sweep.NAME: 10, tour.NAME: 3, walk.NAME: 3, stateful.NAME: 2, crash.NAME: 4,
 }  # fmt: skip
 _EXHAUSTIVE: Final = frozenset({sweep.NAME, crash.NAME})  # up to a length
 # The laws that phases which do not check all but those of power cuts do check.

@@ -108,7 +108,7 @@ def lowered_early() -> Shrunk:
 def test_a_reproducer_replays_the_cut_and_passes_on_a_driver_that_is_right(
     lowered_early: Shrunk, tmp_path: Path
 ) -> None:
-    options = RunOptions(phases=(crash.NAME,), profile=Profile.QUICK, histories=24, shrink_seconds=1.0)
+    options = RunOptions(phases=(crash.NAME,), profile=Profile.QUICK, histories=24, shrink_seconds=0.4)
     result = run_driver(find_target(POWER_CUTS[0].driver), options, Silent()).result
     assert result.verdict is Verdict.FAILED
     reproducer.write(tmp_path, result)
