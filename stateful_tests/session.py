@@ -16,7 +16,7 @@ from snapcheck.fault_injection.plan import FaultPlan
 from snapcheck.impl.blockfile import BlockFile, MemoryFile
 from snapcheck.impl.driver import System
 from snapcheck.impl.qcow2.prepare import prepared_image
-from snapcheck.impl.targets import Target
+from snapcheck.impl.targets import StartError, Target
 from snapcheck.model.device import World
 from snapcheck.model.errno import Errno
 from snapcheck.model.facts import WALKS, Evidence, included, members, root_of
@@ -112,7 +112,7 @@ class Session:
         under = named if below is None else [(name, below(name, disk)) for name, disk in named]
         files = [self._plan.wrap_file(name, file) for name, file in under]
         self._system = self._build(target, files, setup)
-        self._system.start(setup if isinstance(start, Setup) else _setup_now(start))
+        self._start(setup if isinstance(start, Setup) else _setup_now(start))
         self._events.take()
         self.abilities: Final = self._system.abilities
         self._disks = disks
@@ -133,6 +133,19 @@ class Session:
             return target.factory(files, semantics=semantics, recorder=recorder)
         assert target.open_driver is not None, "a target has one or the other"
         return target.layers(self._plan.wrap_open(target.open_driver), files, semantics=semantics, recorder=recorder)
+
+    def _start(self, setup: Setup) -> None:
+        """Start the system; a start that does not end is a `StartError` whose cause is a `HangError`."""
+        if self._dog is None:
+            self._system.start(setup)
+            return
+        self._dog.begin()
+        try:
+            self._system.start(setup)
+        except HangError as hang:
+            raise StartError("the driver can not start: it hangs") from hang
+        finally:
+            self._dog.end()
 
     def __enter__(self) -> "Session":
         return self

@@ -32,13 +32,13 @@ from snapcheck.stateful_tests.compare import Judge
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left
 from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
 from snapcheck.stateful_tests.session import Checkpoint, Session
-from snapcheck.stateful_tests.watchdog import Watchdog
+from snapcheck.stateful_tests.watchdog import HangError, Watchdog
 
 _PROBE: Final = "probe"
 _TAGS: Final = (97, 98, 99)
 _WRITTEN_MAX: Final = 64  # sectors at each end: where the starting images hold something
 _CUT_AGAIN_MAX: Final = 256  # states of an epoch of a repair
-_NOT_OPENED: Final = (Law.OPENS, Law.NO_CRASH)
+_NOT_OPENED: Final = (Law.OPENS, Law.NO_CRASH, Law.NO_HANG)
 _SECOND: Final = Persistence.EPOCH
 
 
@@ -148,6 +148,8 @@ def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found | None
 
 def _not_opened(left: Remnant, failure: StartError | UnsupportedSetupError) -> Evidence:
     """Return what speaks against a driver that does not open what was left: it refuses that, or dies of it."""
+    if isinstance(failure.__cause__, HangError):
+        return error(Law.NO_HANG, left.name, f"{left.what}: opening {left.name} did not end", "an answer", str(failure))
     if isinstance(failure, StartError):
         summary = f"{left.what}: opening {left.name} ended the process under test"
         return error(Law.NO_CRASH, left.name, summary, "an answer", str(failure))

@@ -40,6 +40,7 @@ from snapcheck.stateful_tests.seeded_bugs import POWER_CUTS, SeededBug
 from snapcheck.stateful_tests.seeded_bugs.planting import Insider
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
 from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
+from snapcheck.stateful_tests.watchdog import watchdog
 from snapcheck.stateful_tests.work import Control
 
 ENGINE = find_target("qcow2")
@@ -412,3 +413,21 @@ def test_a_driver_that_does_not_open_what_a_cut_left_is_found_by_using_it(failur
     history = replace(recording_of(target, SMALL, *operations).history, cut=found[0].cut)
     assert replay(target, history, law=law).state is ReplayState.STILL_FAILS
     assert replay(ENGINE, history, law=law).state is ReplayState.FIXED
+
+
+def hangs_after_a_cut(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+    """Open an image; where clusters leak it looks for something for ever."""
+    while create is None and _went_wrong_before(disk):
+        pass
+    return open_qcow2(disk, read_only=read_only, create=create)
+
+
+def test_a_driver_that_hangs_when_it_opens_what_a_cut_left_is_ended() -> None:
+    target = Target("lost", "hangs after a cut", hangs_after_a_cut)
+    judge = CutJudge(recording_of(ENGINE, SMALL, Create("d0", "a"), Goto("d0", "a")))
+    judge.recording = replace(judge.recording, target=target)
+    left = next(each for each in judged(judge) if isinstance(each, Left) and each.observed.check.leaks)  # type: ignore[union-attr]  # the engine checks
+    with watchdog(seconds_max=0.3) as dog:
+        (found,) = GoingOn(dog).go_on(remnant(judge, left, left.judged.cut))
+    assert found.evidence.law is Law.NO_HANG
+    assert "hangs" in found.evidence.actual
