@@ -26,6 +26,7 @@ from snapcheck.stateful_tests.work import Control
 
 SMALL = Scope(devices=2, names=1, values=2)
 TINY = Scope(devices=1, names=1, values=2)
+ALONE = Scope(devices=1, names=2, values=2)
 
 
 def answer_to(
@@ -93,6 +94,25 @@ def test_a_bug_in_the_group_functions_is_found(name: str) -> None:
     assert bug.law in {each.evidence[0].law for each in errors}
     assert answer.counts[tour.DISAGREEING] > 0
     assert answer.counts[tour.TAKEN] == answer.counts[tour.IN_SCOPE]  # one that disagrees was taken all the same
+
+
+def counts_for_ids(entries: Sequence[object]) -> str:
+    """Give out ids by a rule that is wrong: one more than there are snapshots, not one more than the largest id."""
+    return str(len(entries) + 1)
+
+
+def test_ids_that_are_counted_are_found_where_the_ids_have_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = all_of(scope=ALONE)
+    monkeypatch.setattr("snapcheck.impl.qcow2.snapshots.next_id", counts_for_ids)
+    wrong = all_of(scope=ALONE)
+    assert (right[tour.DISAGREEING], right[tour.AGAIN] > 0) == (0, True)
+    assert wrong[tour.DISAGREEING] > 0
+
+
+def test_ids_that_are_counted_are_found_on_walks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tour, "find_target", own_target)
+    monkeypatch.setattr("snapcheck.impl.qcow2.snapshots.next_id", counts_for_ids)
+    assert all_of("own", scope=ALONE)[tour.DISAGREEING] > 0
 
 
 # --- drivers that can less ------------------------------------------------------------------------
