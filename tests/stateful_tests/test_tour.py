@@ -132,6 +132,23 @@ def own_target(name: str) -> Target:
     return Target(name, "a system of its own", factory=keeps_its_own)
 
 
+class _WritesOnly(LocalSystem):
+    @property
+    def abilities(self) -> Abilities:
+        return replace(super().abilities, operations=("write",))
+
+
+def writes_only(disks: Sequence[BlockFile], *, semantics: str, recorder: Recorder) -> System:
+    return _WritesOnly(open_driver, disks, semantics=semantics, recorder=recorder)
+
+
+def test_a_system_that_only_writes_is_toured_by_its_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tour, "find_target", lambda name: Target(name, "it only writes", factory=writes_only))
+    counts = all_of("writes", scope=SMALL)
+    assert counts[tour.TAKEN] == counts[tour.IN_SCOPE] == 8
+    assert counts[tour.DISAGREEING] == 0
+
+
 def test_a_driver_that_can_not_be_copied_is_sent_on_walks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tour, "find_target", own_target)
     answer = answer_to("own", shard=2)
