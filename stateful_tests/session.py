@@ -253,7 +253,7 @@ class Session:
         return found
 
     def finish(self) -> list[Evidence]:
-        """Look closely at every device, as the last step of the history; not where every operation changes something."""
+        """Look closely at every device, as the last step of the history; not where each operation changes something."""
         harmless = None if self.over or not self.history.steps else self._harmless()
         return [] if harmless is None else self.step(harmless, everywhere=True)
 

@@ -21,7 +21,7 @@ from snapcheck.model.properties import Broken
 from snapcheck.model.scope import Act, Scope, ScopeError
 from snapcheck.model.semantics import Blow, Replies, create
 from snapcheck.model.setup import Semantics
-from snapcheck.model.space import Move, Space, State
+from snapcheck.model.space import Move, Space, State, Transition
 from snapcheck.model.step import step
 
 PAIR = Scope(devices=2, names=1, values=2)
@@ -274,7 +274,12 @@ def test_states_are_judged_only_until_all_that_is_broken_there_was_found(monkeyp
     space, _ = going_on(monkeypatch, Scope(devices=3, names=1))
     judged: list[State] = []
     transitions = space.transitions
-    monkeypatch.setattr(space, "transitions", lambda state: (judged.append(state), transitions(state))[1])
+
+    def noted(state: State) -> Iterator[Transition]:
+        judged.append(state)
+        return transitions(state)
+
+    monkeypatch.setattr(space, "transitions", noted)
     seen = explore(space)
     assert len(seen.violations) == 1
     assert len(judged) < 10 < seen.states

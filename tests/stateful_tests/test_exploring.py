@@ -1,8 +1,10 @@
 """What exploring the model alone reports: how often each law was asked, and histories of the semantics asked for."""
 
+from collections.abc import Iterator, Sequence
+
 import pytest
 from snapcheck.model import group
-from snapcheck.model.group import Call, Then
+from snapcheck.model.group import Ask, Call, Ending, Stage, States, Then, Walk, walk
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import AllGoto
 from snapcheck.model.scope import Scope
@@ -43,13 +45,15 @@ def test_a_violation_has_a_history_of_the_semantics_that_was_asked_for(
     assert {history.setup.semantics for history in histories if history is not None} == {semantics}
 
 
+def _skips_the_first(stage: Stage, states: States, calls: Walk, nodes: Sequence[str], ask: Ask) -> Iterator[Ending]:
+    """Walk past the first device: a rule that is wrong."""
+    return walk(stage, states, calls, nodes[1:], ask)
+
+
 def test_a_group_function_that_goes_wrong_between_devices_is_reported_with_a_history(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    right = group.walk
-    monkeypatch.setattr(
-        group, "walk", lambda stage, states, calls, nodes, ask: right(stage, states, calls, nodes[1:], ask)
-    )
+    monkeypatch.setattr(group, "walk", _skips_the_first)
     result = explore_model(Scope(devices=3, names=2, values=2)).result
     assert result.verdict is Verdict.FAILED
     assert all(each.history is not None and each.history.steps for each in result.violations)

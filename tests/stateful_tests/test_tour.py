@@ -142,8 +142,12 @@ def writes_only(disks: Sequence[BlockFile], *, semantics: str, recorder: Recorde
     return _WritesOnly(open_driver, disks, semantics=semantics, recorder=recorder)
 
 
+def writing_target(name: str) -> Target:
+    return Target(name, "it only writes", factory=writes_only)
+
+
 def test_a_system_that_only_writes_is_toured_by_its_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tour, "find_target", lambda name: Target(name, "it only writes", factory=writes_only))
+    monkeypatch.setattr(tour, "find_target", writing_target)
     counts = all_of("writes", scope=SMALL)
     assert counts[tour.TAKEN] == counts[tour.IN_SCOPE] == 8
     assert counts[tour.DISAGREEING] == 0
