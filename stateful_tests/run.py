@@ -44,7 +44,7 @@ RUNNERS: Final[Mapping[str, Run]] = {
 }  # fmt: skip
 PHASES: Final = tuple(RUNNERS)
 _WEIGHTS: Final = {  # how time and histories are shared
-    images.NAME: 2, sweep.NAME: 6, tour.NAME: 4, walk.NAME: 2, stateful.NAME: 2, crash.NAME: 4,
+    images.NAME: 2, sweep.NAME: 10, tour.NAME: 3, walk.NAME: 3, stateful.NAME: 2, crash.NAME: 4,
 }  # fmt: skip
 _EXHAUSTIVE: Final = frozenset({sweep.NAME, crash.NAME})  # up to a length
 # The laws that phases which do not check all but those of power cuts do check.
@@ -187,7 +187,7 @@ def share_of(names: Sequence[str]) -> Fraction:
 
 def _run_phase(run: _Run, name: str, share: Fraction, workers: Crew) -> None:
     options = run.options
-    seconds, histories = _budget(run, share)
+    seconds, histories = _budget(run, name, share)
     run.listener.on_phase(name, histories=histories, seconds=seconds)
     begun, answers, ticks = time.monotonic(), list[Answer](), dict[int, Tick]()
 
@@ -217,13 +217,18 @@ def _run_phase(run: _Run, name: str, share: Fraction, workers: Crew) -> None:
         run.notes.append(f"the tour took {counts[tour.TAKEN]:,} of {counts[tour.IN_SCOPE]:,} transitions")
 
 
-def _budget(run: _Run, share: Fraction) -> tuple[float | None, int | None]:
-    """Return the seconds and the histories of a phase: its share of what the phases before it left."""
+def _budget(run: _Run, name: str, share: Fraction) -> tuple[float | None, int | None]:
+    """Return the seconds and the histories of a phase: its share of what the phases before it left.
+
+    It gets half of its share of the whole time at least: where they took longer than theirs, the run does too.
+    """
     options, seconds, histories = run.options, None, None
     unlimited = options.histories is not None or options.scope is not None
     if options.seconds is not None or not unlimited:
         in_all = SECONDS[options.profile] if options.seconds is None else options.seconds
-        seconds = max(0.0, in_all - run.seconds) * float(share)
+        weights = [_WEIGHTS.get(each, 1) for each in options.phases]
+        least = in_all * _WEIGHTS.get(name, 1) / sum(weights) / 2
+        seconds = max(least, (in_all - run.seconds) * float(share))
     if options.histories is not None:
         histories = math.ceil((options.histories - sum(phase.histories for phase in run.phases)) * share)
     return seconds, histories

@@ -26,7 +26,6 @@ from snapcheck.model.step import start as first_state
 from snapcheck.reports import reproducer
 from snapcheck.reports.verdict import Verdict
 from snapcheck.reports.words import cut_words
-from snapcheck.stateful_tests import run as run_module
 from snapcheck.stateful_tests.phases import crash
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, judge_recorded
@@ -105,10 +104,9 @@ def lowered_early() -> Shrunk:
 
 
 def test_a_reproducer_replays_the_cut_and_passes_on_a_driver_that_is_right(
-    lowered_early: Shrunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lowered_early: Shrunk, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(run_module, "SHRINK_SECONDS_IN_ALL", 2.0)
-    options = RunOptions(phases=(crash.NAME,), profile=Profile.QUICK, histories=24)
+    options = RunOptions(phases=(crash.NAME,), profile=Profile.QUICK, histories=24, shrink_seconds=0.4)
     result = run_driver(find_target(POWER_CUTS[0].driver), options, Silent()).result
     assert result.verdict is Verdict.FAILED
     reproducer.write(tmp_path, result)

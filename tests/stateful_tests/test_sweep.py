@@ -243,7 +243,7 @@ def test_the_sweep_finds_a_goto_that_overlooks_the_bitmaps_of_a_child(monkeypatc
 
 def test_the_walk_finds_a_goto_that_overlooks_the_bitmaps_of_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walk, "find_target", no_busy_child)
-    assert found_in(walk, histories=4)
+    assert found_in(walk, histories=12)
 
 
 def test_a_bitmap_is_still_there_when_the_next_operation_of_a_sequence_is_tried() -> None:
