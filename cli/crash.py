@@ -170,7 +170,8 @@ def cut_words(cut: Cut) -> str:
     """Return when the power went, and what did not survive."""
     lost = [str(number) for number in cut.dropped]
     lost += [f"{torn.number} (sectors {', '.join(map(str, torn.lost))})" for torn in cut.torn]
-    return f"power fails before entry {cut.at}; lost {', '.join(lost) if lost else 'nothing'}"
+    entries = f"{'entry' if len(lost) == 1 else 'entries'} {', '.join(lost)}"
+    return f"power fails before entry {cut.at}; lost {entries if lost else 'nothing'}"
 
 
 def _place_words(finding: Finding) -> Iterator[str]:

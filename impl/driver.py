@@ -59,7 +59,7 @@ class Driver(Protocol):
     `snapshot_create` gets the caller's struct in a cell and writes the chosen id into it. `snapshot_goto` takes an id
     or a name, the id first (SPEC B.3). Methods of capabilities that are declared absent are never called. After any
     BlockError other than from close, the driver is still usable, or answers every later call with a BlockError until
-    it is closed.
+    it is closed. Whoever closes an image flushes it: what was written before is durable then.
     """
 
     @property

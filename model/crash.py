@@ -17,12 +17,13 @@ from snapcheck.model.errno import Errno
 from snapcheck.model.facts import members
 from snapcheck.model.history import Observation
 from snapcheck.model.match import Difference, state_differences
-from snapcheck.model.operations import AllDelete, AllGoto, Flush, Goto, LoadVm, Operation, SaveVm, Transaction
+from snapcheck.model.operations import AllDelete, AllGoto, Flush, Goto, LoadVm, Operation, Reopen, SaveVm, Transaction
 from snapcheck.model.setup import Kind
 from snapcheck.model.step import step
 
 _ANYTHING: Final = bytes(range(256))  # where nothing is promised of a sector
-_MAKES_EXACT: Final = (Flush, Goto, AllGoto, LoadVm)  # after these the active layer is what it is said to be
+# After these the active layer is what it is said to be. To close an image flushes it, as QEMU does before any driver.
+_MAKES_EXACT: Final = (Flush, Goto, AllGoto, LoadVm, Reopen)
 JUDGED: Final = frozenset({Kind.DRIVER, Kind.RAW_OVER, Kind.FILTER_OVER})  # those that keep an image of the driver
 
 

@@ -42,6 +42,8 @@ from snapcheck.stateful_tests.work import Control
 
 NAME: Final = "crash"
 SAMPLED: Final = "workloads whose states were sampled"
+DISKS: Final = "sound disks left"
+GONE_ON_WITH: Final = "sound disks left, gone on with"
 LAWS: Final = (
     Law.NO_CRASH, Law.OPENS, Law.NO_CORRUPTION, Law.DURABLE, Law.ATOMIC_OP, Law.GROUP_CUT, Law.SAFE_TO_USE,
     Law.REPAIR_IS_SAFE,
@@ -58,7 +60,7 @@ class Reach:
     points   from how many starting images
     length   of the sequences
     plans    what is enumerated for each
-    go_on    with how many of the disks of one sequence it is gone on
+    go_on    with how many of the disks that one sequence leaves it is gone on, under each plan
     """
 
     points: int
@@ -74,7 +76,7 @@ _GARBAGE: Final = Plan((Persistence.EPOCH,), 1 << 7, fill=Filling.GARBAGE)
 _ALL_OF: Final = frozenset({_EPOCH})  # plans that are to be exhaustive; of the others some states are enough
 REACHES: Final = {
     Profile.QUICK: Reach(len(STARTS) - 2, 1, (_EPOCH,), 1),
-    Profile.DEFAULT: Reach(len(STARTS) - 1, 2, (_EPOCH, _TORN), 2),
+    Profile.DEFAULT: Reach(len(STARTS), 2, (_EPOCH, _TORN), 2),
     Profile.DEEP: Reach(len(STARTS), 3, (_EPOCH, _TORN, _LYING, _GARBAGE), 1 << 16),
 }  # fmt: skip
 
@@ -84,7 +86,9 @@ def scope(profile: Profile, *, devices: int, length: int) -> str:
     reach = REACHES[profile]
     groups = "1 device" if devices == 1 else f"1 to {min(devices, 3)} devices"
     models = ", ".join(dict.fromkeys(_words(plan) for plan in reach.plans))
-    return f"a cut at every place of sequences of length {length} from {reach.points} images on {groups}, {models}"
+    disks = "1 disk" if reach.go_on == 1 else f"{reach.go_on:,} disks"
+    cuts = f"a cut at every place of sequences of length {length} from {reach.points} images on {groups}, {models}"
+    return f"{cuts}, going on with up to {disks} each"
 
 
 def _words(plan: Plan) -> str:
@@ -213,33 +217,50 @@ class _Crash:
         self._gatherer.heard(recorded.session, recorded.found)
         self._gatherer.answer.counts["workloads"] += 1
         if recorded.recording is not None:
-            self._cut(recorded.recording, recorded)
+            try:
+                self._cut(recorded.recording, recorded)
+            except KeyboardInterrupt:  # what was found so far stays, and is counted
+                self._gatherer.answer.add_laws(recorded.session.judge.counts)
+                raise
         self._gatherer.ended(recorded.session, case=case)
 
     def _cut(self, recording: Recording, recorded: Recorded) -> None:
         """Judge what a cut may leave under each plan of the profile, and go on with some of it."""
         for plan in self._reach.plans:
             judge = CutJudge(recording, seed=self._unit.seed)
-            left: list[Left] = []
-            for found in judge.judge(plan):
-                if isinstance(found, Found):
-                    self._keep(recording, found)
-                elif found.bound and found.fitting and not found.broken:
-                    left.append(found)
-            self._count(recorded.session, judge)
+            try:
+                left = self._sound(judge, plan)
+            finally:
+                self._count(recorded.session, judge)
             self._gatherer.answer.counts[SAMPLED] += plan in _ALL_OF and not judge.funnel.exhaustive
-            self._go_on(judge, left)
-            self._add_laws(recorded.session, self._going_on.take_laws())
+            try:
+                self._go_on(judge, left)
+            finally:
+                self._add_laws(recorded.session, self._going_on.take_laws())
+
+    def _sound(self, judge: CutJudge, plan: Plan) -> list[Left]:
+        """Keep what speaks against the driver, and return what is left that may be gone on with."""
+        left: list[Left] = []
+        for found in judge.judge(plan):
+            if isinstance(found, Found):
+                self._keep(judge.recording, found)
+            elif found.bound and found.fitting and not found.broken:
+                left.append(found)
+        return left
 
     def _go_on(self, judge: CutJudge, left: list[Left]) -> None:
         """Go on with disks that were left, one of each kind before a second one of any, those new to this shard."""
         going_on, most = self._going_on, self._reach.go_on
+        counts = self._gatherer.answer.counts
+        counts[DISKS] += sum(len(each.judged.witnesses) for each in left)
         tried_before = len(going_on.tried)
         for each, witness in islice(witnesses_of(left), _LOOKED_AT * most):
             if len(going_on.tried) - tried_before >= most:
                 return
+            before = len(going_on.tried)
             for found in going_on.go_on(remnant(judge, each, witness)):
                 self._keep(judge.recording, found)
+            counts[GONE_ON_WITH] += len(going_on.tried) - before
 
     def _keep(self, recording: Recording, found: Found) -> None:
         whole = recording.history

@@ -92,7 +92,9 @@ def _found_by_going_on(judge: CutJudge, left: list[Left], cut: PowerCut, going_o
     """Go on with the disk that `cut` left first, then with others that lost more and more."""
 
     def loss(way: tuple[Left, Cut]) -> tuple[bool, int]:
-        return cut.devices != (way[1],), len(way[1].dropped) + len(way[1].torn)
+        left, witness = way
+        told = judge.as_judged(left, witness, at=judge.moment((left,)))
+        return cut.devices != (told,), len(told.dropped) + len(told.torn)
 
     for each, witness in sorted(witnesses_of(left), key=loss)[:_GO_ON_MAX]:
         found = [*going_on.go_on(remnant(judge, each, witness))]

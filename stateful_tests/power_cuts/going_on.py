@@ -7,6 +7,7 @@ a second cut may leave there must still hold what the first one left: otherwise 
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -15,12 +16,12 @@ from snapcheck.fault_injection.write_log import LoggedFile, WriteLog
 from snapcheck.impl.blockfile import BlockError, BlockFile, MemoryFile
 from snapcheck.impl.driver import UnsupportedSetupError, abandon
 from snapcheck.impl.qcow2 import ImageError, repair
-from snapcheck.impl.targets import Target
+from snapcheck.impl.targets import StartError, Target
 from snapcheck.model import crash_laws
 from snapcheck.model.crash import Course, as_seen, exactly, stages_that_fit
 from snapcheck.model.crash_laws import CutFacts, going_on
 from snapcheck.model.device import Device, World
-from snapcheck.model.facts import Evidence, error
+from snapcheck.model.facts import HELD, Evidence, error
 from snapcheck.model.history import After, EventList, History, Observation, PowerCut, Purpose
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import Create, Delete, Goto, Operation, Write, kind_of
@@ -37,6 +38,7 @@ _PROBE: Final = "probe"
 _TAGS: Final = (97, 98, 99)
 _WRITTEN_MAX: Final = 64  # sectors at each end: where the starting images hold something
 _CUT_AGAIN_MAX: Final = 256  # states of an epoch of a repair
+_NOT_OPENED: Final = (Law.OPENS, Law.NO_CRASH)
 _SECOND: Final = Persistence.EPOCH
 
 
@@ -74,7 +76,8 @@ def remnant(judge: CutJudge, left: Left, witness: Cut) -> Remnant:
     """Return the disk that `witness` leaves, which looks like `left` and fits a stage of the operation at work."""
     recording = judge.recording
     disk = image_of(recording.bases[left.device], recording.log, witness)
-    cut = replace(judge.power_cut((left,)), devices=(witness,))
+    told = judge.as_judged(left, witness, at=judge.moment((left,)))
+    cut = replace(judge.power_cut((left,)), devices=(told,))
     device = as_seen(recording.course.stages[max(left.fitting)][left.device], left.before, left.observed)
     return Remnant(recording.target, disk, cut, left.observed, device, judge.when(left))
 
@@ -93,7 +96,10 @@ class GoingOn:
         if digest in self.tried or left.is_clean:
             return
         self.tried.add(digest)
-        yield from self._counted(Law.SAFE_TO_USE, used(left, dog=self.dog))
+        for found in self._counted(Law.SAFE_TO_USE, used(left, dog=self.dog)):
+            yield found
+            if found.evidence.law in _NOT_OPENED:  # to open it with a cut can not show more
+                return
         for after in (After.OPEN, After.REPAIR):
             if after is After.OPEN or left.target.format == "qcow2":
                 yield from self._counted(Law.REPAIR_IS_SAFE, done_and_cut(left, after))
@@ -103,17 +109,17 @@ class GoingOn:
         taken, self.laws = self.laws, {law: [0, 0] for law in Law}
         return taken
 
-    def _counted(self, law: Law, found: Iterator[Found]) -> Iterator[Found]:
-        first = next(found, None)
-        self.laws[law][0] += 1
-        if first is not None:
-            self.laws[law][1] += 1
-            yield first
+    def _counted(self, law: Law, found: Iterator[Found | None]) -> Iterator[Found]:
+        for judged in found:
+            self.laws[law if judged is None else judged.evidence.law][0] += 1
+            if judged is not None:
+                self.laws[judged.evidence.law][1] += 1
+                yield judged
 
 
 # --- using it -------------------------------------------------------------------------------------
-def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found]:
-    """Use the disk further, with a close look in between and at the end, and yield what that shows."""
+def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found | None]:
+    """Use the disk further, with a close look in between and at the end, and yield what that shows, or HELD."""
     spec, world = left.device.spec, World({left.name: left.device})
     setup, abilities = Setup((spec,), left.target.usual_semantics), left.target.abilities
     checks = {left.name: left.observed.check} if left.observed.check is not None else {}
@@ -121,16 +127,13 @@ def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found]:
     start = Checkpoint(History(setup, [], abilities), (left.disk.clone(),), judge)
     try:
         session = Session(left.target, start, dog=dog)
-    except UnsupportedSetupError as refused:
-        evidence = error(
-            Law.SAFE_TO_USE, left.name, f"{left.what}: it does not open", "a disk that opens", str(refused)
-        )
-        yield Found(evidence, replace(left.cut, after=After.USE))
+    except (StartError, UnsupportedSetupError) as failure:
+        yield Found(_not_opened(left, failure), replace(left.cut, after=After.USE))
         return
     with session:
         for operation, closely in _uses(left.device):
             if session.over:
-                return
+                break
             if not _can(left.target, operation):
                 continue
             found = session.step(operation, purpose=Purpose.PROBE, everywhere=closely)
@@ -140,6 +143,16 @@ def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found]:
                 cut = replace(left.cut, after=After.USE, then=steps, seen=steps[-1].observations)
                 yield Found(going_on(After.USE, left.what, left.name, worst), cut)
                 return
+    yield HELD
+
+
+def _not_opened(left: Remnant, failure: StartError | UnsupportedSetupError) -> Evidence:
+    """Return what speaks against a driver that does not open what was left: it refuses that, or dies of it."""
+    if isinstance(failure, StartError):
+        summary = f"{left.what}: opening {left.name} ended the process under test"
+        return error(Law.NO_CRASH, left.name, summary, "an answer", str(failure))
+    summary = f"{left.what} leaves {left.name} so that it does not open"
+    return error(Law.OPENS, left.name, summary, "a disk that opens", str(failure))
 
 
 def _uses(device: Device) -> Iterator[tuple[Operation, bool]]:
@@ -174,8 +187,11 @@ def _can(target: Target, operation: Operation) -> bool:
 
 
 # --- repairing and opening it ---------------------------------------------------------------------
-def done_and_cut(left: Remnant, after: After) -> Iterator[Found]:
-    """Repair or open the disk, listening, and yield what that shows: when it ends, and when it is cut itself."""
+def done_and_cut(left: Remnant, after: After) -> Iterator[Found | None]:
+    """Repair or open the disk, listening, and yield what that shows, or HELD: when it ends, and when it is cut itself.
+
+    Yields nothing for an open that writes nothing: there is nothing to judge.
+    """
     log, disk = WriteLog(), left.disk.clone()
     logged = LoggedFile(log, disk, left.name)
     failure = _DOING[after](left, logged)
@@ -185,7 +201,7 @@ def done_and_cut(left: Remnant, after: After) -> Iterator[Found]:
         )
         yield Found(evidence, replace(left.cut, after=after))
         return
-    if not log.entries:  # nothing was changed: there is nothing to cut
+    if after is After.OPEN and not log.entries:
         return
     judge = new_judge(left.target)
     for judged in judge.judge(log, left.disk, device=left.name, persistence=_SECOND, bound=_CUT_AGAIN_MAX):
@@ -193,10 +209,10 @@ def done_and_cut(left: Remnant, after: After) -> Iterator[Found]:
         if found is not None:
             yield Found(found, replace(left.cut, after=after, again=judged.cut))
             return
-    yield from _whole(left, after, observation(left.name, judge.look(disk), left.target))
+    yield _whole(left, after, observation(left.name, judge.look(disk), left.target))
 
 
-def _whole(left: Remnant, after: After, observed: Observation) -> Iterator[Found]:
+def _whole(left: Remnant, after: After, observed: Observation) -> Found | None:
     """Judge what is there when it was done to the end: after a repair nothing is left to complain of."""
     found, check = _lost(left, after, observed), observed.check
     if found is None and after is After.REPAIR and check is not None:
@@ -204,8 +220,7 @@ def _whole(left: Remnant, after: After, observed: Observation) -> Iterator[Found
         if bad:
             summary = f"{left.what}, then repairing it: the image of {left.name} is not clean"
             found = error(Law.REPAIR_IS_SAFE, left.name, summary, "a clean image", "; ".join(check.messages[:3]))
-    if found is not None:
-        yield Found(found, replace(left.cut, after=after, seen=(observed,)))
+    return HELD if found is None else Found(found, replace(left.cut, after=after, seen=(observed,)))
 
 
 def _lost(left: Remnant, after: After, observed: Observation) -> Evidence | None:
@@ -229,13 +244,13 @@ def _repaired(_: Remnant, disk: BlockFile) -> str:
 def _opened(left: Remnant, disk: BlockFile) -> str:
     """Open the disk for writing and never close it; return why that failed, "" when it did not."""
     profile = left.target.usual_semantics
-    system = left.target.built([disk], semantics=profile.value, recorder=EventList())
-    try:
-        system.start(Setup((left.device.spec,), profile))
-    except UnsupportedSetupError as refused:
-        return str(refused)
-    finally:
-        abandon(system)
+    with ExitStack() as ended:
+        try:
+            system = left.target.built([disk], semantics=profile.value, recorder=EventList())
+            ended.callback(abandon, system)
+            system.start(Setup((left.device.spec,), profile))
+        except (StartError, UnsupportedSetupError) as failure:
+            return str(failure)
     return ""
 
 

@@ -9,6 +9,7 @@ from snapcheck.fault_injection.crash.cuts import Persistence, image_of
 from snapcheck.fault_injection.crash.judge import Judge, Judged, consistent
 from snapcheck.fault_injection.crash.seen import Seen
 from snapcheck.fault_injection.crash.states import Funnel
+from snapcheck.fault_injection.write_log import Sort
 from snapcheck.model import crash_laws
 from snapcheck.model.crash import Course, begin, course, stages_that_fit
 from snapcheck.model.crash_laws import CutFacts
@@ -154,12 +155,26 @@ class CutJudge:
         return self._told[law, device] <= self.told_max
 
     def power_cut(self, left: Sequence[Left]) -> PowerCut:
-        """Return a cut that leaves this of the devices, as a history records it."""
-        cuts = tuple(each.judged.cut for each in left)
+        """Return a cut that leaves this of the devices, at the moment at which that was judged."""
+        at = self.moment(left)
+        cuts = tuple(self.as_judged(each, each.judged.cut, at=at) for each in left)
         return PowerCut(
-            left[0].persistence.value, cuts, returned=all(each.returned for each in left),
+            left[0].persistence.value, cuts, returned=at >= self.recording.returned,
             seen=tuple(each.observed for each in left), log=sent(self.recording),
         )  # fmt: skip
+
+    def moment(self, left: Sequence[Left]) -> int:
+        """Return when the power goes that leaves all of these: after the operation, for one that was judged so."""
+        earliest = consistent(each.judged for each in left).start
+        return max(earliest, self.recording.returned) if len(left) == 1 and left[0].returned else earliest
+
+    def as_judged(self, left: Left, witness: Cut, *, at: int) -> Cut:
+        """Return `witness` as a cut before `at`, which leaves the same disk: what was sent in between is lost."""
+        if witness.at >= at or witness.fill is not Filling.OLD:  # what is lost leaves its traces
+            return witness
+        between = self.recording.log.for_device(left.device)
+        late = tuple(each.number for each in between if witness.at <= each.number < at and each.sort is not Sort.FLUSH)
+        return replace(witness, at=at, dropped=(*witness.dropped, *late))
 
     # --- several devices --------------------------------------------------------------------------
     def _groups(self, left: dict[str, list[Left]]) -> Iterator[Found]:

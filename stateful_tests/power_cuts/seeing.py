@@ -1,5 +1,6 @@
 """What is seen of a disk that a power cut left: by the engine's own eyes, or by those of the driver under test."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 from snapcheck.fault_injection.crash.judge import Judge, See
@@ -23,16 +24,16 @@ def eyes_of(target: Target) -> See:
 
     def look(disk: MemoryFile) -> Seen:
         profile = target.usual_semantics
-        system = target.built([disk.clone()], semantics=profile.value, recorder=EventList())
-        try:
-            system.start(Setup((DeviceSpec("d0"),), profile))
-            seen = system.observe("d0", level=Level.FULL)
-        except UnsupportedSetupError as error:
-            return Seen(error=str(error))
-        except StartError as error:
-            return Seen(error=f"{_DIED}{error}")
-        finally:
-            system.close()
+        with ExitStack() as ended:
+            try:
+                system = target.built([disk.clone()], semantics=profile.value, recorder=EventList())
+                ended.callback(system.close)
+                system.start(Setup((DeviceSpec("d0"),), profile))
+                seen = system.observe("d0", level=Level.FULL)
+            except UnsupportedSetupError as error:
+                return Seen(error=str(error))
+            except StartError as error:
+                return Seen(error=f"{_DIED}{error}")
         return _as_seen(seen)
 
     return look

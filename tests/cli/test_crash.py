@@ -72,6 +72,7 @@ def test_a_violation_leaves_the_image_that_shows_it(snapcheck: Snapcheck, tmp_pa
         (["--log", "a.log", "--base", "a.log"], "do not belong together: the base image is not sound"),
         (["--log", "a.log", "--base", "other.qcow2"], "do not belong together: what the whole log leads to"),
         (["--log", "a.log", "--log", "a.log", "--base", "base.qcow2"], "2 --log and 1 --base: give each log the image"),
+        (["--log", "zero.log", "--base", "base.qcow2"], "do not belong together: the log has no write"),
         (["--log", "nowhere", "--base", "base.qcow2"], "nowhere: there is no such file"),
         (["--log", ".", "--base", "base.qcow2"], ".: is no regular file"),
         (["--log", "a.log", "--base", "base.qcow2", "--persistence", "some"], "--persistence some: there is no 'some'"),
@@ -83,6 +84,7 @@ def test_bad_input_gets_one_line(
     snapcheck: Snapcheck, files: tuple[Path, Path], arguments: list[str], why: str
 ) -> None:
     folder = files[0].parent  # the current one
+    (folder / "zero.log").write_bytes(bytes(8192))
     (folder / "short.log").write_bytes(files[0].read_bytes()[:-700])
     Image.create(folder / "other.qcow2", size_bytes=1 << 20, cluster_bytes=512).close()
     done = snapcheck("crash", *arguments)

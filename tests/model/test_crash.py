@@ -23,6 +23,7 @@ from snapcheck.model.operations import (
     Flush,
     Goto,
     Operation,
+    Reopen,
     Resize,
     SaveVm,
     SnapshotAction,
@@ -75,6 +76,12 @@ def test_a_sector_holds_what_was_flushed_or_any_later_value() -> None:
 def test_a_flush_makes_the_last_value_the_only_one() -> None:
     left = left_by(small(), Write("d0", 0, 1, 1), Write("d0", 0, 1, 2), Flush("d0"))
     assert left.content[0] == b"\2"
+
+
+def test_an_image_that_was_closed_and_opened_holds_what_was_written_before() -> None:
+    left = left_by(small(), Write("d0", 0, 1, 1), Resize("d0", 6), Reopen("d0"), Write("d0", 1, 1, 2))
+    assert left.sizes == (6,)
+    assert left.content[:2] == (b"\1", b"\x09\2")
 
 
 def test_a_discard_leaves_the_old_value_or_zeroes() -> None:

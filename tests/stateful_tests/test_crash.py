@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from snapcheck.fault_injection.crash.cuts import Persistence, apply, image_of
-from snapcheck.impl.blockfile import BlockFile, MemoryFile
+from snapcheck.impl.blockfile import BlockError, BlockFile, MemoryFile
 from snapcheck.impl.driver import CreateOptions, Driver
 from snapcheck.impl.generic import Node
 from snapcheck.impl.group import ClassicGroup
@@ -17,15 +17,17 @@ from snapcheck.impl.qcow2.driver import Qcow2Driver
 from snapcheck.impl.qcow2.driver import open_driver as open_qcow2
 from snapcheck.impl.qcow2.layout import OFFSET_MASK
 from snapcheck.impl.targets import Target, find_target
+from snapcheck.model.errno import Errno
 from snapcheck.model.history import After
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import died_of
-from snapcheck.model.operations import AllCreate, AllGoto, Create, Delete, Goto, Operation, Write, kind_of
+from snapcheck.model.operations import AllCreate, AllGoto, Create, Delete, Goto, Operation, Reopen, Write, kind_of
 from snapcheck.model.setup import DeviceSpec, Semantics, Setup
 from snapcheck.model.step import start as first_state
 from snapcheck.reports import reproducer
 from snapcheck.reports.verdict import Verdict
 from snapcheck.reports.words import cut_words
+from snapcheck.stateful_tests.gather import Gatherer
 from snapcheck.stateful_tests.phases import crash
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, judge_recorded
@@ -126,6 +128,19 @@ def test_the_disk_that_a_cut_leaves_is_written_and_shows_the_damage(lowered_earl
     assert inspect(MemoryFile("d0", path.read_bytes())).corruptions
 
 
+def test_a_phase_that_is_interrupted_counts_the_laws_that_it_found_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_failure = Gatherer.keep_failure
+
+    def interrupted(gatherer: Gatherer, failure: Failure) -> None:
+        keep_failure(gatherer, failure)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Gatherer, "keep_failure", interrupted)
+    answer = next(each for shard in range(SHARDS) if (each := answer_to(POWER_CUTS[0].driver, shard=shard)).failures)
+    assert answer.interrupted
+    assert answer.laws[answer.failures[0].evidence[0].law][1] > 0
+
+
 # --- the engine -----------------------------------------------------------------------------------
 def test_the_engine_passes_with_every_law_of_power_cuts_checked() -> None:
     options = RunOptions(phases=(crash.NAME,), profile=Profile.QUICK, histories=32, devices=2)
@@ -137,6 +152,8 @@ def test_the_engine_passes_with_every_law_of_power_cuts_checked() -> None:
     assert {"enumerated", "distinct", "judged", "workloads"} <= phase.counts.keys()
     assert not phase.complete
     assert "sequences of length 1" in phase.scope
+    assert phase.scope.endswith("going on with up to 1 disk each")
+    assert 0 < phase.counts[crash.GONE_ON_WITH] < phase.counts[crash.DISKS]
 
 
 def test_equal_seeds_give_equal_histories_and_a_journal_keeps_them(tmp_path: Path) -> None:
@@ -179,6 +196,28 @@ def test_group_cut_is_broken_when_a_group_goes_backwards() -> None:
     again = replay(target, history, law=Law.GROUP_CUT)
     assert again.state is ReplayState.STILL_FAILS
     assert replay(ENGINE, history).state is ReplayState.FIXED
+
+
+class _ClosedInHaste(Image):
+    """Forgets to flush when it is closed."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        self._state.settle()
+
+
+class _Hasty(Qcow2Driver):
+    __slots__ = ()
+    image_type = _ClosedInHaste
+
+
+def test_what_was_closed_is_durable() -> None:
+    hasty = Target("hasty", "closes in haste", _Hasty.open)
+    for target, law in ((ENGINE, set[Law]()), (hasty, {Law.DURABLE})):
+        recording = recording_of(target, SMALL, Write("d0", 0, 4, 3), Reopen("d0"))
+        found = [each for each in judged(CutJudge(recording)) if isinstance(each, Found)]
+        assert {each.evidence.law for each in found} == law
 
 
 def test_a_file_alone_decides_what_a_cut_broke(lowered_early: Shrunk) -> None:
@@ -264,6 +303,14 @@ def test_going_on_with_what_the_engine_leaves_breaks_nothing() -> None:
     assert found == []
 
 
+def test_an_open_that_writes_nothing_does_not_count_for_repair_is_safe() -> None:
+    judge, going_on = CutJudge(recording_of(ENGINE, SMALL, Create("d0", "a"), Goto("d0", "a"))), GoingOn()
+    left = next(each for each in judged(judge) if isinstance(each, Left) and each.observed.check.leaks)  # type: ignore[union-attr]  # the engine checks
+    assert [*going_on.go_on(remnant(judge, left, left.judged.cut))] == []
+    assert going_on.laws[Law.SAFE_TO_USE] == [1, 0]
+    assert going_on.laws[Law.REPAIR_IS_SAFE] == [1, 0]  # the repair alone
+
+
 # --- workloads ------------------------------------------------------------------------------------
 def test_the_images_start_as_their_names_say() -> None:
     by_name = dict(STARTS)
@@ -299,6 +346,24 @@ def _last_disk(recording: Recording) -> MemoryFile:
     return disk
 
 
+def test_a_cut_is_told_at_the_moment_at_which_it_was_judged_and_with_all_that_it_loses() -> None:
+    recording = recording_of(ENGINE, SMALL, Create("d0", "a"), Write("d0", 0, 16, 3))
+    judge = CutJudge(recording)
+    left = [each for each in judged(judge) if isinstance(each, Left)]
+    early = [each for each in left if each.returned and each.judged.cut.at < recording.returned]
+    assert early
+    for each in left:
+        (told,) = judge.power_cut((each,)).devices
+        assert judge.power_cut((each,)).returned is (told.at >= recording.returned) is each.returned
+        disks = [image_of(recording.bases["d0"], recording.log, cut) for cut in (told, each.judged.cut)]
+        assert len({disk.pread(0, disk.size()) for disk in disks}) == 1
+    assert all(judge.power_cut((each,)).devices[0].at == recording.returned for each in early)
+
+
+def test_who_runs_by_default_starts_from_every_image() -> None:
+    assert crash.REACHES[Profile.DEFAULT].points == len(STARTS)
+
+
 def test_what_changes_nothing_is_not_cut() -> None:
     for start in starts(devices_max=3, semantics=Semantics.CLASSIC)[:3]:
         operations = crash_operations(first_state(start.setup))
@@ -329,3 +394,21 @@ def test_a_driver_that_dies_of_what_a_cut_left_is_told_from_one_that_refuses() -
     left = next(each for each in judged(CutJudge(recording)) if isinstance(each, Left) and each.observed.check.leaks)  # type: ignore[union-attr]  # the engine checks
     seen = look(image_of(recording.bases["d0"], recording.log, left.judged.cut))
     assert "KeyError" in died_of(observation("d0", seen, target))
+
+
+@pytest.mark.parametrize(("failure", "law"), [
+    (KeyError("a cluster that nobody knows"), Law.NO_CRASH), (BlockError(Errno.EINVAL, "leaks"), Law.OPENS),
+])  # fmt: skip
+def test_a_driver_that_does_not_open_what_a_cut_left_is_found_by_using_it(failure: Exception, law: Law) -> None:
+    def opened(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+        if create is None and _went_wrong_before(disk):
+            raise failure
+        return open_qcow2(disk, read_only=read_only, create=create)
+
+    target = Target("choosy", "does not open after a cut", opened)
+    operations = (Create("d0", "a"), Goto("d0", "a"))
+    found = gone_on_with(target, *operations)
+    assert {each.evidence.law for each in found} == {law}
+    history = replace(recording_of(target, SMALL, *operations).history, cut=found[0].cut)
+    assert replay(target, history, law=law).state is ReplayState.STILL_FAILS
+    assert replay(ENGINE, history, law=law).state is ReplayState.FIXED

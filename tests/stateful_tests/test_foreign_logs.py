@@ -1,9 +1,11 @@
 """Logs that something else recorded: a sound driver's have nothing against them, and each kind of harm is named."""
 
 from collections.abc import Callable
+from io import BytesIO
 
 import pytest
-from snapcheck.fault_injection.crash.cuts import Persistence
+from snapcheck.fault_injection.crash.cuts import Persistence, apply
+from snapcheck.fault_injection.dm_log_writes import read_from, write_log
 from snapcheck.fault_injection.write_log import LoggedFile, Mark, Sort, WriteLog
 from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.impl.qcow2 import Image
@@ -144,3 +146,37 @@ def test_a_log_that_begins_on_another_image_is_refused() -> None:
 def test_a_base_that_is_no_image_is_refused() -> None:
     with pytest.raises(LogMismatchError, match=r"the base image is not sound: it does not open \(magic"):
         require_sound(Recorded("d0", WriteLog(), MemoryFile("d0", b"no image")))
+
+
+def test_a_log_without_a_write_is_refused() -> None:
+    log = WriteLog()
+    log.add("d0", Sort.FLUSH)
+    with pytest.raises(LogMismatchError, match="the log has no write"):
+        require_sound(Recorded("d0", log, an_image()))
+
+
+def test_the_image_as_it_is_after_the_log_is_refused() -> None:
+    each = recorded(several_operations)
+    after = each.base.clone()
+    for entry in each.log.entries:
+        apply(entry, after)
+    with pytest.raises(LogMismatchError, match="the log changes nothing in the image"):
+        require_sound(Recorded("d0", each.log, after))
+
+
+def test_the_header_of_another_image_is_noticed() -> None:
+    """Given a log of whole sectors, as dm-log-writes has them: its header carries along what the image was."""
+
+    def base(size_bytes: int, *, snapshots: int = 0) -> MemoryFile:
+        disk = MemoryFile("d0")
+        with Image.create(disk, size_bytes=size_bytes, cluster_bytes=4096) as image:
+            for number in range(snapshots):
+                image.snapshot_create(SnapshotInfo(name=str(number)))
+        return disk
+
+    each = recorded(create, base(65536))
+    log = read_from(BytesIO(write_log(each.log, each.base, device="d0")), device="d0")
+    require_sound(Recorded("d0", log, each.base))
+    for other, why in ((base(131072), "size of 65536 bytes"), (base(65536, snapshots=3), "has 1 snapshots")):
+        with pytest.raises(LogMismatchError, match=why):
+            require_sound(Recorded("d0", log, other))
