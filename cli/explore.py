@@ -18,11 +18,12 @@ from snapcheck.cli.summary import labelled, tell, width
 from snapcheck.model import graph
 from snapcheck.model.explore import require_room
 from snapcheck.model.history import History
-from snapcheck.model.scope import Scope, ScopeError
+from snapcheck.model.scope import Scope, ScopeError, counted
 from snapcheck.model.setup import Semantics
 from snapcheck.reports import folder as report_folder
 from snapcheck.reports import jsonl
 from snapcheck.reports.files import write_whole
+from snapcheck.reports.folder import GRAPH_DOT, GRAPH_SVG, GRAPHML, SUITE
 from snapcheck.reports.verdict import EXIT_STATUS, Coverage, RunResult, Verdict
 from snapcheck.stateful_tests.atlas import atlas_of, require_size
 from snapcheck.stateful_tests.exploring import MODEL, ModelExplored, explore_model
@@ -31,8 +32,7 @@ from snapcheck.stateful_tests.run import snapcheck_version
 from snapcheck.stateful_tests.suite import suite
 
 SUITE_MAX: Final = 20_000  # transitions; a larger suite takes minutes to be written, and longer to be read
-SUITE: Final = "suite.jsonl"
-DRAWINGS: Final = {"graph.dot": graph.dot, "graph.graphml": graph.graphml, "graph.svg": graph.svg}
+DRAWINGS: Final = {GRAPH_DOT: graph.dot, GRAPHML: graph.graphml, GRAPH_SVG: graph.svg}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +107,6 @@ def _begin(call: ExploreCall, scope: Scope) -> None:
     )  # fmt: skip
     try:
         report_folder.begin(call.out, unfinished)
-        for name in (SUITE, *DRAWINGS):
-            (call.out / name).unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(call.out, error) from None
 
@@ -141,7 +139,8 @@ def _suite(call: ExploreCall, done: ModelExplored) -> Iterator[tuple[str, str]]:
     histories: list[History] = list(suite(atlas_of(done.seen.scope), call.semantics))
     jsonl.write(call.out / SUITE, done.result, sample=histories)
     steps = sum(len(each.steps) for each in histories)
-    yield "suite", f"{call.out / SUITE}: {len(histories):,} histories, {steps:,} steps, take every transition"
+    long = f"{counted(len(histories), 'history', 'histories')}, {counted(steps, 'step')}"
+    yield "suite", f"{call.out / SUITE}: {long}, with every transition"
 
 
 # --- bounds, and what is seen meanwhile -----------------------------------------------------------

@@ -10,6 +10,7 @@ from snapcheck.cli.defaults import REPORT_FOLDER
 from snapcheck.cli.progress import violation_line
 from snapcheck.cli.say import printable, say
 from snapcheck.model.law_names import Severity
+from snapcheck.model.scope import counted
 from snapcheck.reports import culprit
 from snapcheck.reports.folder import PAGE
 from snapcheck.reports.verdict import Coverage, LawReport, PhaseReport, RunResult, Verdict, ViolationReport
@@ -110,7 +111,8 @@ def _phase_words(phase: PhaseReport) -> str:
     rate = f" ({phase.steps / phase.seconds:,.0f} steps/s)" if phase.seconds else ""
     done = "" if phase.complete else ", not complete"
     scope = f"; {phase.scope}" if phase.scope else ""
-    steps = f"{phase.histories:,} histories, {phase.steps:,} steps in {phase.seconds:.1f} s"
+    histories = counted(phase.histories, "history", "histories")
+    steps = f"{histories}, {counted(phase.steps, 'step')} in {phase.seconds:.1f} s"
     return f"{steps}{rate}{_taken(phase)}{done}{scope}"
 
 
@@ -120,8 +122,9 @@ def _explored_words(phase: PhaseReport) -> str:
     rate = f" ({phase.steps / phase.seconds / 1e6:,.0f} million/s)" if phase.steps > 1e7 and phase.seconds else ""
     stand_for = f" that stand for {counts[exploring.STANDS_FOR]:,}" if exploring.STANDS_FOR in counts else ""
     return (
-        f"{counts[exploring.STATES]:,} states{stand_for}, up to {counts[exploring.DEPTH]} moves from the start, "
-        f"{counts[exploring.TRANSITIONS]:,} transitions in {phase.seconds:.2f} s{rate}; {phase.scope}; "
+        f"{counted(counts[exploring.STATES], 'state')}{stand_for}, "
+        f"up to {counted(counts[exploring.DEPTH], 'move')} from the start, "
+        f"{counted(counts[exploring.TRANSITIONS], 'transition')} in {phase.seconds:.2f} s{rate}; {phase.scope}; "
         f"{counts[exploring.LEAVING]:,} transitions more lead out of this scope"
     )
 

@@ -10,11 +10,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from snapcheck.model.beside import compared_with_step
 from snapcheck.model.merged import Merged, merged_states
 from snapcheck.model.operations import AllFindVmstateBs
 from snapcheck.model.product import Ended, Product
 from snapcheck.model.properties import Broken
 from snapcheck.model.scope import Act, Scope, ScopeError
+from snapcheck.model.setup import Semantics
 from snapcheck.model.sometimes import Sometimes, declared
 from snapcheck.model.space import Move, Space, State
 from snapcheck.model.tables import DEVICE_STATES_MAX, Flags, Numbers
@@ -47,6 +49,7 @@ class Explored:
     violations   for each law the first that was found, at the shortest distance
     complete     nothing stopped the search
     stands_for   how many states these are when the order of the devices counts
+    compared     how many group moves of a small scope were compared with the model's own step (beside.py)
     """
 
     scope: Scope
@@ -59,6 +62,7 @@ class Explored:
     violations: tuple[Violation, ...] = ()
     complete: bool = True
     stands_for: int = 0
+    compared: int = 0
 
     @property
     def depth(self) -> int:
@@ -117,20 +121,25 @@ def explore(
     space: Space,
     *,
     merged: bool = False,
+    semantics: Semantics = Semantics.CLASSIC,
     must_stop: Callable[[], bool] = lambda: False,
     tell: Tell = lambda _states, _depth: None,
 ) -> Explored:
     """Explore all of a space; `must_stop` is asked now and then, and what was seen until then is returned.
 
-    `merged` takes states for one that differ in the order of the devices alone: the same verdict with less memory and
-    time; a path to a violation need not be a shortest one then.
+    `merged` takes states for one that differ in the order of the devices alone: the same verdict with less memory; a
+    path to a violation need not be a shortest one then. `semantics` is that of the group functions that are held
+    against the tables; states and transitions are the same in each.
     """
-    return _Search(space, merged=merged).run(must_stop, tell)
+    search = _Search(space, merged=merged, must_stop=must_stop)
+    search.compare(semantics)
+    return search.run(tell)
 
 
 class _Search:
-    def __init__(self, space: Space, *, merged: bool) -> None:
+    def __init__(self, space: Space, *, merged: bool, must_stop: Callable[[], bool]) -> None:
         self._space = space
+        self._must_stop = must_stop
         self._merged = merged
         self._product = Merged(space) if merged else Product(space)
         self._seen: NDArray[np.uint8] = np.zeros(self._product.states_max, dtype=np.uint8)  # 0, or depth + 1
@@ -138,9 +147,20 @@ class _Search:
         self._goals = [Sometimes(goal, space.tables) for goal in declared(space.scope)]
         self._reached: dict[str, int | None] = {goal.words: None for goal in self._goals}
         self._violations: dict[Broken, Violation] = {}
-        self._suspects = _suspects(space)
+        self._suspects = self._unfound()
+        self._compared = 0
 
-    def run(self, must_stop: Callable[[], bool], tell: Tell) -> Explored:
+    def compare(self, semantics: Semantics) -> None:
+        """Hold the group functions against the tables, in a small scope."""
+        for path, broken in compared_with_step(self._space.scope, semantics):
+            self._compared += 1
+            if broken is None:
+                continue
+            known = self._violations.get(broken)
+            if known is None or len(path) < len(known.path):
+                self._violations[broken] = Violation(broken, path)
+
+    def run(self, tell: Tell) -> Explored:
         levels: list[int] = []
         frontier, complete = np.zeros(1, dtype=np.intp), True
         self._seen[0] = 1
@@ -148,7 +168,7 @@ class _Search:
             assert len(levels) < _LEVELS_MAX, "no state of a scope is that far away"
             levels.append(0)
             for at in range(0, frontier.size, _CHUNK):
-                if must_stop():
+                if self._must_stop():
                     complete = False
                     break
                 chunk = frontier[at : at + _CHUNK]
@@ -162,7 +182,7 @@ class _Search:
         endings, leaving = self._product.counted()
         return Explored(
             self._space.scope, sum(levels), sum(endings.values()), leaving, tuple(levels), endings, self._reached,
-            tuple(self._violations.values()), complete, self._stands_for,
+            tuple(self._violations.values()), complete, self._stands_for, self._compared,
         )  # fmt: skip
 
     def _take(self, chunk: Numbers, level: int) -> None:
@@ -185,13 +205,26 @@ class _Search:
 
     # --- violations -------------------------------------------------------------------------------
     def _judge(self, suspects: Numbers) -> None:
-        """Look at every transition of states in which something may be broken."""
+        """Look at every transition of states in which something may be broken that was not found yet."""
         for packed in suspects.tolist():
+            if self._must_stop():
+                return
             state = self._product.unpacked(packed)
+            if not self._suspects[list(state)].any():
+                continue  # what is broken there has been found meanwhile
             for transition in self._space.transitions(state):
-                for broken in transition.broken:
-                    if broken not in self._violations:
-                        self._violations[broken] = Violation(broken, (*self._path(state), transition.move))
+                fresh = [each for each in dict.fromkeys(transition.broken) if each not in self._violations]
+                for broken in fresh:
+                    self._violations[broken] = Violation(broken, (*self._path(state), transition.move))
+                if fresh:
+                    self._suspects = self._unfound()
+
+    def _unfound(self) -> Flags:
+        """Return the states of one device in which something is broken that no violation shows yet."""
+        suspects = np.zeros(len(self._space.tables.states), dtype=np.bool_)
+        for (_, _, number), reasons in self._space.tables.reasons.items():
+            suspects[number] |= any(each not in self._violations for each in reasons)
+        return suspects
 
     def _path(self, state: State) -> tuple[Move, ...]:
         """Return a shortest path to a state that was seen; any, where the order of the devices does not count."""
@@ -220,11 +253,3 @@ class _Search:
         looking = Product(self._space)  # what it counts is of no interest
         looking.follow(states, looking.parts(states), lambda after: found.append(bool((after == packed).any())))
         return any(found)
-
-
-def _suspects(space: Space) -> Flags:
-    """Return the states of one device in which something is broken that is always to hold."""
-    suspects = np.zeros(len(space.tables.states), dtype=np.bool_)
-    for _, _, number in space.tables.reasons:
-        suspects[number] = True
-    return suspects

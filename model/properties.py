@@ -25,14 +25,19 @@ from snapcheck.model.operations import (
     WriteZeroes,
 )
 from snapcheck.model.scope import Act
+from snapcheck.model.snapshot import SnapshotInfo
 
 
 class Visit(NamedTuple):
-    """What an act did to one device: the state `after`, whether the walk `stops` here, and the calls that failed."""
+    """What an act did to one device: the state `after`, whether the walk `stops` here, and the calls that failed.
+
+    `shared` is the struct that the calls of a walk write, as it is afterwards.
+    """
 
     after: Device
     stops: bool
     failed: tuple[str, ...]
+    shared: SnapshotInfo = SnapshotInfo()
 
 
 class Broken(NamedTuple):
@@ -45,7 +50,7 @@ class Broken(NamedTuple):
 # The laws that are held against the model.
 ALWAYS: Final = (
     Law.LIST_EXACT, Law.SNAPSHOT_IMMUTABLE, Law.ERROR_MEANS_UNCHANGED, Law.SUCCESS_MEANS_DONE, Law.RIGHT_CULPRIT,
-    Law.STOPS_AT_FIRST, Law.PREFIX_APPLIED,
+    Law.STOPS_AT_FIRST, Law.PREFIX_APPLIED, Law.OUT_PARAMS,
 )  # fmt: skip
 
 

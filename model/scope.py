@@ -132,8 +132,8 @@ class Scope:
     @property
     def words(self) -> str:
         """The scope for people: `2 devices, 1 name, 2 values, at most 1 snapshot on each`."""
-        parts = [_count(self.devices, "device"), _count(self.names, "name"), _count(self.values, "value")]
-        parts.append(f"at most {_count(self.snapshots_max, 'snapshot')} on each")
+        parts = [counted(self.devices, "device"), counted(self.names, "name"), counted(self.values, "value")]
+        parts.append(f"at most {counted(self.snapshots_max, 'snapshot')} on each")
         parts += ["duplicate names"] * self.duplicates + ["no call refused"] * (not self.refusals)
         parts += [f"without {kind}" for kind in self.without]
         return ", ".join(parts)
@@ -214,5 +214,6 @@ def _require(what: str, number: int, most: int) -> None:
         raise ScopeError(f"{what} {number}: give 1 to {most}")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def counted(number: int, what: str, several: str = "") -> str:
+    """Return a number of things in words; `several` is the word for them where it is not `what` with an s."""
+    return f"{number:,} {what if number == 1 else several or what + 's'}"

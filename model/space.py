@@ -94,11 +94,12 @@ class Space:
     def way_alone(self, state: State) -> tuple[Move, ...]:
         """Return moves that bring one device after the other where `state` has it; there may be a shorter way."""
         return tuple(
-            Move(act, device) for device, number in enumerate(state) for act in self._ways_of_one[number]
+            Move(act, device) for device, number in enumerate(state) for act in self.ways_of_one[number]
         )  # fmt: skip
 
     @cached_property
-    def _ways_of_one(self) -> dict[int, tuple[Act, ...]]:
+    def ways_of_one(self) -> dict[int, tuple[Act, ...]]:
+        """What brings one device from the start to each state that it can come to by itself."""
         ways: dict[int, tuple[Act, ...]] = {0: ()}
         queue = [0]
         for number in queue:  # it grows meanwhile

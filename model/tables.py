@@ -1,13 +1,15 @@
 """One device in small: all states that it can be in, and what each act does to each of them, as tables of numbers.
 
-The reference semantics themselves are asked, once for each state, act and outcome; so the tables change when a rule
-of semantics.py does. Ids are told apart by their rank alone: what an operation does depends on no more of them as long
-as no name is a number, and so histories that only differ in which ids were used up lead to one state.
+The reference semantics themselves are asked, for each state, act and outcome; so the tables change when a rule of
+semantics.py does. Ids are told apart by their rank alone: what an operation does depends on no more of them as long as
+no name is a number, and so histories that only differ in which ids were used up lead to one state. That this is so is
+looked at: a device with gaps in its ids is asked as well, and one that a walk comes to with what the device before it
+wrote into the struct that they share. It has to be the same in small.
 
 An injected failure is a call of the driver that is refused (model/faults.py, CallFault): nothing of it is done.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -17,6 +19,7 @@ from snapcheck.model.device import Device
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CALLS as REFUSABLE
 from snapcheck.model.group import CALLS, WALK_OF, Ask, Then, Walk
+from snapcheck.model.law_names import Law
 from snapcheck.model.properties import Broken, Visit, broken_at
 from snapcheck.model.scope import CALL_OF, SECTORS, Act, Scope
 from snapcheck.model.semantics import LOCAL, Blow, Replies, Reply, new_device
@@ -25,6 +28,7 @@ from snapcheck.model.snapshot import SnapshotInfo
 
 NODE: Final = "d"  # what the device is called here
 DEVICE_STATES_MAX: Final = 4096  # asking the semantics takes a millisecond for each
+_LEFT_BEHIND: Final = SnapshotInfo("9999", "")  # no device of a scope gives that id
 NOWHERE: Final = -1  # the state that an act leads to when that is out of scope
 
 Numbers = NDArray[np.intp]
@@ -102,7 +106,7 @@ class Tables:
         visit = visited(act, device, function)
         if visit is None:
             return _Row(there=False, after=number, stops=False, broken=False)
-        broken = tuple(broken_at(act, function, device, visit))
+        broken = tuple(dict.fromkeys(_all_broken(act, function, device, visit)))
         if broken:
             self.reasons[act, function, number] = broken
         return _Row(there=True, after=self._number(visit.after), stops=visit.stops, broken=bool(broken))
@@ -144,11 +148,50 @@ def _in_small(device: Device) -> Device:
     return replace(device, spec=DeviceSpec(NODE, sectors=SECTORS), image=replace(device.image, snapshots=snapshots))
 
 
+def _all_broken(act: Act, refused: str, device: Device, visit: Visit) -> Iterator[Broken]:
+    """Yield what an act breaks on a device, on one like it with gaps in its ids, and behind another one in a walk."""
+    known = tuple(broken_at(act, refused, device, visit))
+    yield from known
+    gaps = _with_gaps(device)
+    asked = visited(act, gaps, refused)
+    for broken in () if asked is None else broken_at(act, refused, gaps, asked):
+        if broken not in known:
+            yield Broken(broken.law, f"{broken.words}, where the ids have gaps")
+    if not _alike(asked, visit):
+        yield Broken(Law.LIST_EXACT, f"{act.words} depends on more of the ids than their order")
+    if act.kind in WALK_OF and not _same(visited(act, device, refused, shared=_LEFT_BEHIND), visit):
+        yield Broken(Law.PREFIX_APPLIED, f"{act.words} depends on the struct that another device has written")
+
+
+def _with_gaps(device: Device) -> Device:
+    """Return `device` with ids that are twice as large."""
+    assert device.image is not None, "a device of a scope has an image"
+    spread = tuple(
+        replace(each, info=SnapshotInfo(str(2 * int(each.info.id_str)), each.info.name))
+        for each in device.image.snapshots
+    )
+    return replace(device, image=replace(device.image, snapshots=spread))
+
+
+def _alike(one: Visit | None, other: Visit) -> bool:
+    """Tell whether two visits are the same but for the ids."""
+    return one is not None and _same(
+        one._replace(after=_in_small(one.after)), other._replace(after=_in_small(other.after))
+    )
+
+
+def _same(one: Visit | None, other: Visit) -> bool:
+    return one is not None and one[:3] == other[:3]
+
+
 # --- asking the semantics -------------------------------------------------------------------------
-def visited(act: Act, device: Device, refused: str = "") -> Visit | None:
-    """Return what comes of an act on a device where the call `refused` is refused; None where it can not be done."""
+def visited(act: Act, device: Device, refused: str = "", shared: SnapshotInfo | None = None) -> Visit | None:
+    """Return what comes of an act on a device where the call `refused` is refused; None where it can not be done.
+
+    `shared` is what the device before it in a walk left in the struct that all of them write; None for the first.
+    """
     walk = WALK_OF.get(act.kind)
-    return _alone(act, device, refused) if walk is None else _walked(walk, act, device, refused)
+    return _alone(act, device, refused) if walk is None else _walked(walk, act, device, refused, shared)
 
 
 def _alone(act: Act, device: Device, refused: str) -> Visit | None:
@@ -160,9 +203,10 @@ def _alone(act: Act, device: Device, refused: str) -> Visit | None:
     return Visit(_left(reply, device), reply.failed, failed)
 
 
-def _walked(walk: Walk, act: Act, device: Device, refused: str) -> Visit | None:
+def _walked(walk: Walk, act: Act, device: Device, refused: str, shared: SnapshotInfo | None) -> Visit | None:
     """Make the calls of a walk on one device, as group.py does on all of them under any faults."""
-    state, ask, made, failed = device, Ask(act.name, SnapshotInfo("", act.name)), not refused, list[str]()
+    sn = SnapshotInfo("", act.name) if shared is None else replace(shared, name=act.name)
+    state, ask, made, failed = device, Ask(act.name, sn), not refused, list[str]()
     for call in walk:
         struck = call.function == refused
         made = made or struck
@@ -172,10 +216,10 @@ def _walked(walk: Walk, act: Act, device: Device, refused: str) -> Visit | None:
         failed += [call.function] * reply.failed
         then = call.on_failure if reply.failed else call.on_success
         if then is not Then.GO_ON:
-            return Visit(state, then is Then.STOP, tuple(failed)) if made else None
+            return Visit(state, then is Then.STOP, tuple(failed), ask.sn) if made else None
         if reply.expected.sn and not reply.failed:
             ask = ask._replace(sn=reply.expected.sn[0])
-    return Visit(state, stops=False, failed=tuple(failed)) if made else None
+    return Visit(state, stops=False, failed=tuple(failed), shared=ask.sn) if made else None
 
 
 def _the_one(replies: Replies, *, refused: bool) -> Reply:

@@ -17,6 +17,11 @@ HISTORY: Final = "history.jsonl"
 JUNIT: Final = "junit.xml"
 PAGE: Final = "report.html"
 REPRODUCERS: Final = "repro"
+# What `snapcheck explore` adds for a small scope.
+SUITE: Final = "suite.jsonl"
+GRAPH_DOT: Final = "graph.dot"
+GRAPHML: Final = "graph.graphml"
+GRAPH_SVG: Final = "graph.svg"
 
 
 def begin(folder: Path, unfinished: RunResult) -> None:
@@ -26,7 +31,7 @@ def begin(folder: Path, unfinished: RunResult) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     _forget_reproducers(folder)
-    for name in (HISTORY, JUNIT, PAGE):
+    for name in (HISTORY, JUNIT, PAGE, SUITE, GRAPH_DOT, GRAPHML, GRAPH_SVG):
         (folder / name).unlink(missing_ok=True)
     result_json.write(folder / RESULT, unfinished)
 

@@ -350,9 +350,8 @@ def _result(run: _Run) -> RunResult:
     expected = _laws_of(options.phases, devices=options.devices)
     unchecked = [each.law.value for each in laws if each.law in expected and not (each.checked or each.not_observable)]
     if unchecked and run.phases and not run.notes:
-        run.notes.append(
-            f"never checked, though observable: {', '.join(unchecked)}; more histories or seconds may do it"
-        )
+        way_out = "; more histories or seconds may do it" if options.scope is None else "; a larger scope may do it"
+        run.notes.append(f"never checked, though observable: {', '.join(unchecked)}{way_out}")
     return RunResult(
         version=snapcheck_version(), verdict=_verdict(run), driver=run.target.name, semantics=options.semantics.value,
         seed=options.seed, devices=options.devices, seconds=round(run.seconds, 3), phases=tuple(run.phases), laws=laws,

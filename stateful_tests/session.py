@@ -266,10 +266,9 @@ class Session:
         return found
 
     def finish(self) -> list[Evidence]:
-        """Look closely at every device, as the last step of the history."""
-        if self.over or not self.history.steps:
-            return []
-        return self.step(self._harmless(), everywhere=True)
+        """Look closely at every device, as the last step of the history; not where each operation changes something."""
+        harmless = None if self.over or not self.history.steps else self._harmless()
+        return [] if harmless is None else self.step(harmless, everywhere=True)
 
     # --- faults -----------------------------------------------------------------------------------
     def _arm(self, faults: tuple[Fault, ...]) -> tuple[int, ...]:
@@ -344,12 +343,11 @@ class Session:
         kinds = self.abilities.operations
         return kinds is None or kind_of(operation) in kinds
 
-    def _harmless(self) -> Operation:
-        """Return an operation that only looks, for the close look at the end."""
+    def _harmless(self) -> Operation | None:
+        """Return an operation that only looks, for the close look at the end; None if the system performs none."""
         first = next(iter(self.world.devices))
-        return next(
-            each for each in (AllCanSnapshot(), CanSnapshot(first), List(first), Flush(first)) if self._can(each)
-        )
+        looks = (AllCanSnapshot(), CanSnapshot(first), List(first), Flush(first))
+        return next((each for each in looks if self._can(each)), None)
 
 
 def disk_for(target: Target, spec: DeviceSpec) -> MemoryFile:

@@ -5,24 +5,28 @@ up again from copies of the disks (Session.checkpoint): those transitions that c
 close look at the end, each of the others by itself with a close look behind it. A driver whose disks can not be copied
 is sent on walks that take each transition at least once.
 
+Made by the shortest way a device numbers its snapshots from 1 without a gap. So each state is made a second time,
+behind a spare snapshot that is dropped again, and what gives ids or speaks of them is taken from there once more: a
+driver that counts its snapshots where it should look for the largest id is right only without gaps.
+
 What was compared at each: the answer, first_bad_bs and all that the laws ask for, the list, the contents. A refused
 call is a `CallFault`; a transition counts as taken when the fault was met and the driver is where the model is.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import find_target
 from snapcheck.model.facts import Evidence
-from snapcheck.model.faults import CallFault
+from snapcheck.model.faults import CallFault, Fault
 from snapcheck.model.law_names import Law, Severity
-from snapcheck.model.operations import CanSnapshot
-from snapcheck.model.scope import Scope, without
+from snapcheck.model.operations import AllCreate, AllDelete, AllFind, CanSnapshot, Create, Delete, Find, Operation
+from snapcheck.model.scope import Scope, snapshots_of, without
 from snapcheck.model.setup import Setup
-from snapcheck.model.space import State, Transition
+from snapcheck.model.space import Move, State, Transition
 from snapcheck.stateful_tests.atlas import Atlas, Cover, atlas_of
 from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.session import Care, Checkpoint, Session
@@ -36,6 +40,7 @@ NAME: Final = "tour"
 IN_SCOPE: Final = "transitions in scope"
 TAKEN: Final = "transitions taken"
 DISAGREEING: Final = "transitions disagreeing"
+AGAIN: Final = "transitions taken again behind a gap in the ids"
 COUNTS: Final = (IN_SCOPE, TAKEN, DISAGREEING)
 # What every tour judges: no request is in flight in it, nothing is repeated or used after a failure, no power is cut.
 LAWS: Final = (
@@ -44,6 +49,8 @@ LAWS: Final = (
     Law.PREFIX_APPLIED, Law.NOBODY_SKIPPED, Law.EXCLUDED_UNTOUCHED, Law.VMSTATE_ON_ONE, Law.LOCKS_BALANCED,
     Law.NO_HANG, Law.NO_CRASH,
 )  # fmt: skip
+_SPARE: Final = "spare"  # no name of a scope: those have one letter
+_OF_IDS: Final = frozenset({Create, Find, AllCreate, AllFind, AllDelete})  # they give ids, return or look for them
 _STEPS_MAX: Final = 100  # of one covering walk: what fails at its end is still to be shrunk
 
 _ALONE: Final = Scope(devices=1, names=2, values=2)
@@ -94,6 +101,15 @@ class _NoCopiesError(Exception):
     """The disks do not hold all of the driver's state, so that it can not be taken up from copies."""
 
 
+class _Stop(NamedTuple):
+    """A state to be made on the driver, and the transitions to be taken from it; `gap`: its ids have a gap there."""
+
+    state: State
+    transitions: tuple[Transition, ...]
+    name: str
+    gap: bool = False
+
+
 class _Tour:
     def __init__(self, unit: Unit, gatherer: Gatherer, dog: Watchdog) -> None:
         self._unit = unit
@@ -122,13 +138,15 @@ class _Tour:
     def _tour(self, atlas: Atlas, states: Sequence[State], name: str) -> None:
         for at, state in enumerate(states):
             try:
-                self._from(atlas, state, f"{name}.{atlas.space.packed(state)}")
+                self._from(atlas, _Stop(state, atlas.transitions(state), f"{name}.{atlas.space.packed(state)}"))
             except _NoCopiesError:
                 self._cover(atlas, Cover(atlas, states[at:]), f"{name}.walk")
                 return
             except UnsupportedSetupError:
                 self._gatherer.skipped()
                 return
+        for stop in _behind_gaps(atlas, states, name):
+            self._from(atlas, stop)
 
     def _refuses(self) -> bool:
         """Tell whether calls of the driver can be refused: a system of its own has to let it be done."""
@@ -146,35 +164,34 @@ class _Tour:
             raise _Stopped
 
     # --- from copies ------------------------------------------------------------------------------
-    def _from(self, atlas: Atlas, state: State, name: str) -> None:
-        """Take all transitions from a state. Raises `_NoCopiesError` when that can not be done from copies of it."""
-        transitions = atlas.transitions(state)
+    def _from(self, atlas: Atlas, stop: _Stop) -> None:
+        """Take the transitions from a state. Raises `_NoCopiesError` when that can not be done from copies of it."""
         start: Start | None = None
         at = 0
-        while at < len(transitions):
-            known = self._gatherer.before.get(f"{name}.{at}")
+        while at < len(stop.transitions):
+            known = self._gatherer.before.get(f"{stop.name}.{at}")
             if known is not None:  # an earlier run has done that
                 at = int(known.note[0])
                 continue
             self._require_time()
-            start = start or self._reach(atlas, state)
+            start = start or self._reach(atlas, stop)
             if start is None:
                 self.counts["states that the driver did not reach"] += 1
                 return
-            at = self._case(atlas, state, start, at, name)
+            at = self._case(atlas, stop, start, at)
 
-    def _reach(self, atlas: Atlas, state: State) -> Start | None:
+    def _reach(self, atlas: Atlas, stop: _Stop) -> Start | None:
         """Make a state on the driver, and return what to take it up from; None when the driver does not get there."""
         setup = atlas.space.scope.setup(self._unit.semantics)
-        way = atlas.way(state)
-        if not way:
+        if stop.state == atlas.space.start:
             return setup
         with self._open(setup, Care.ASKED) as session:
-            for move in way:
-                if not session.over:
-                    self._gatherer.heard(session, session.step(*move.on(session.world)))
+            for operation, faults in _operations(atlas, stop, session):
+                self._gatherer.heard(session, session.step(operation, faults))
+                if session.over:
+                    break
             self._gatherer.heard(session, session.finish())
-            if session.over or atlas.space.state_of(session.world) != state:
+            if session.over or atlas.space.state_of(session.world) != stop.state:
                 return None
             checkpoint = session.checkpoint()
             if checkpoint is None:
@@ -184,17 +201,17 @@ class _Tour:
     def _open(self, start: Start, care: Care) -> Session:
         return Session(self._target, start, care=care, dog=self._dog)
 
-    def _case(self, atlas: Atlas, state: State, start: Start, at: int, name: str) -> int:
+    def _case(self, atlas: Atlas, stop: _Stop, start: Start, at: int) -> int:
         """Take a transition that changes the state, or all in a row that do not; return which one is next."""
-        transitions, case = atlas.transitions(state), f"{name}.{at}"
-        first = transitions[at]
-        row = first.after == state
+        case, state, left = f"{stop.name}.{at}", stop.state, stop.transitions[at:]
+        row = left[0].after == state
+        together = [each for each in left if each.after == state] if row else left[:1]
         with self._open(start, Care.ASKED if row else Care.CLOSE) as session:
-            going = self._take(atlas, session, first)
-            at += 1
-            while row and going and at < len(transitions) and transitions[at].after == state:
-                going = self._take(atlas, session, transitions[at])
+            for transition in together:
                 at += 1
+                self._gatherer.answer.counts[AGAIN] += stop.gap
+                if not self._take(atlas, session, transition, fresh=not stop.gap):
+                    break
             if row:
                 self._agree(session, session.finish())
             self._gatherer.ended(session, case=case, note=(str(at),))
@@ -252,3 +269,43 @@ class _Tour:
             self._agree(session, session.finish())
             self._gatherer.ended(session, case=case, note=(str(legs),))
         return fresh
+
+
+# --- behind a gap in the ids ----------------------------------------------------------------------
+def _behind_gaps(atlas: Atlas, states: Sequence[State], name: str) -> Iterator[_Stop]:
+    """Yield the states that have ids, with the transitions that give ids or speak of them where no call is refused."""
+    if _spares(atlas.space.scope) is None:
+        return
+    for state in states:
+        if any(snapshots_of(atlas.space.tables.states[number]) for number in state):
+            again = tuple(each for each in atlas.transitions(state) if _is_of_ids(each.move, state))
+            yield _Stop(state, again, f"{name}.gap.{atlas.space.packed(state)}", gap=True)
+
+
+def _is_of_ids(move: Move, state: State) -> bool:
+    """Tell whether a move is taken again: an act on one device only where the others are as they started."""
+    if move.refused or not (move.act.rank or move.act.kind in _OF_IDS):
+        return False
+    return move.device is None or not any((*state[: move.device], *state[move.device + 1 :]))
+
+
+def _operations(atlas: Atlas, stop: _Stop, session: Session) -> Iterator[tuple[Operation, tuple[Fault, ...]]]:
+    """Yield what makes a state, each for the devices as they are by then."""
+    spares = _spares(atlas.space.scope) if stop.gap else None
+    taken, dropped = spares or ((), ())
+    yield from ((operation, ()) for operation in taken)
+    for move in atlas.way(stop.state):
+        act = move.act  # the spare snapshot has the smallest of all ids
+        behind = act._replace(rank=act.rank + 1) if taken and act.rank else act
+        yield move._replace(act=behind).on(session.world)
+    yield from ((operation, ()) for operation in dropped)
+
+
+def _spares(scope: Scope) -> tuple[Sequence[Operation], Sequence[Operation]] | None:
+    """Return what takes a spare snapshot of every device and what drops it; None where neither can be done."""
+    names = [spec.name for spec in scope.setup().devices]
+    if not {"create", "delete"} & set(scope.without):
+        return [Create(name, _SPARE) for name in names], [Delete(name, None, _SPARE) for name in names]
+    if not {"all-create", "all-delete"} & set(scope.without):
+        return [AllCreate(_SPARE)], [AllDelete(_SPARE)]
+    return None

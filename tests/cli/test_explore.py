@@ -69,6 +69,19 @@ def test_a_driver_is_driven_through_every_transition(snapcheck: Snapcheck, tmp_p
     assert (phase["name"], phase["complete"], phase["counts"]["transitions taken"]) == ("tour", True, 150)
 
 
+def test_a_tour_leaves_no_files_of_an_exploration_before_it(snapcheck: Snapcheck, tmp_path: Path) -> None:
+    snapcheck("explore", "--devices", 1, "--names", 1)
+    assert (tmp_path / "snapcheck-report" / "graph.dot").exists()
+    snapcheck("explore", "--devices", 1, "--names", 1, "--against", "qcow2", "--no-progress")
+    left = {path.name for path in (tmp_path / "snapcheck-report").iterdir()}
+    assert not left & {"graph.dot", "graph.graphml", "graph.svg", "suite.jsonl"}
+
+
+def test_one_of_a_kind_is_told_as_one(snapcheck: Snapcheck) -> None:
+    said = " ".join(snapcheck("explore", "--devices", 1, "--names", 1, "--values", 1).stdout.split())
+    assert "up to 1 move from the start" in said
+
+
 def test_a_driver_that_disagrees_fails(snapcheck: Snapcheck) -> None:
     bug = "snapcheck.stateful_tests.seeded_bugs.group:stale_first_bad"
     done = snapcheck("explore", *SMALL, "--devices", 1, "--against", bug, "--no-progress")
@@ -99,6 +112,7 @@ def test_somebody_who_does_not_want_to_wait_gets_a_report(tmp_path: Path) -> Non
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 3
     assert "not all there are" in " ".join(said.split())
+    assert "never seen" not in said
     assert json.loads(result.read_text())["verdict"] == "unknown"
 
 

@@ -2,23 +2,26 @@
 
 import random
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import permutations
 from itertools import product as every
 
 import numpy as np
 import pytest
 from snapcheck.model import group
-from snapcheck.model.device import Snapshot
+from snapcheck.model.device import Allowed, Device, Snapshot
 from snapcheck.model.explore import Explored, Violation, explore, memory_bytes, require_room, states_of
-from snapcheck.model.group import Call, Then
+from snapcheck.model.group import Ask, Call, Ending, Stage, States, Then, Walk, walk
 from snapcheck.model.law_names import Law
 from snapcheck.model.merged import Merged
 from snapcheck.model.operations import AllDelete, AllGoto, Create, Goto
 from snapcheck.model.product import Ended, Product
+from snapcheck.model.properties import Broken
 from snapcheck.model.scope import Act, Scope, ScopeError
+from snapcheck.model.semantics import Blow, Replies, create
 from snapcheck.model.setup import Semantics
-from snapcheck.model.space import Move, Space, State
+from snapcheck.model.space import Move, Space, State, Transition
 from snapcheck.model.step import step
 
 PAIR = Scope(devices=2, names=1, values=2)
@@ -201,9 +204,88 @@ def test_the_shortest_way_to_a_violation_is_one_that_can_be_gone(monkeypatch: py
     scope = Scope(devices=2, names=3, values=1, snapshots=3)
     space = Space(scope)
     seen = explore(space)
-    violation = next(each for each in seen.violations if each.broken.law is Law.LIST_EXACT)
+    violation = next(each for each in seen.violations if each.broken.words == "two snapshots have one id")
     assert_breaks(space, violation)
     assert len(violation.path) == 3
+
+
+def counts_for_ids(snapshots: Sequence[Snapshot]) -> str:
+    """Give out ids by a rule that is right only where they have no gaps."""
+    return str(len(snapshots) + 1)
+
+
+def test_a_rule_that_counts_for_ids_is_found_where_they_have_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snapcheck.model.semantics.next_id", counts_for_ids)
+    seen = explore(Space(Scope(devices=2, names=2, values=2)))
+    assert Broken(Law.LIST_EXACT, "two snapshots have one id, where the ids have gaps") in {
+        each.broken for each in seen.violations
+    }
+
+
+# --- from one device to the next ------------------------------------------------------------------
+Walking = Callable[..., Iterator[Ending]]
+
+
+def _names_the_first(stage: Stage, states: States, calls: Walk, nodes: Sequence[str], ask: Ask) -> Iterator[Ending]:
+    """Walk, and blame the first device whoever failed: a rule that is wrong."""
+    for end in walk(stage, states, calls, nodes, ask):
+        yield end if end.node is None else end._replace(node=nodes[0])
+
+
+def _skips_the_first(stage: Stage, states: States, calls: Walk, nodes: Sequence[str], ask: Ask) -> Iterator[Ending]:
+    """Walk past the first device: a rule that is wrong."""
+    return walk(stage, states, calls, nodes[1:], ask)
+
+
+@pytest.mark.parametrize("semantics", list(Semantics))
+@pytest.mark.parametrize(
+    ("wrong", "law"), [(_names_the_first, Law.RIGHT_CULPRIT), (_skips_the_first, Law.PREFIX_APPLIED)]
+)
+def test_a_walk_that_goes_wrong_between_devices_is_found(
+    monkeypatch: pytest.MonkeyPatch, wrong: Walking, law: Law, semantics: Semantics
+) -> None:
+    monkeypatch.setattr(group, "walk", wrong)
+    seen = explore(Space(PAIR), semantics=semantics)
+    assert law in {each.broken.law for each in seen.violations}
+    assert seen.compared > 500
+
+
+def _takes_the_shared_id(device: Device, _node: str, ask: Ask, blow: Blow | None) -> Replies:
+    """Create with the id that the device before has left in the struct that they share: a rule that is wrong."""
+    (reply, *others) = create(device, ask.sn, blow)
+    image = None if not reply.states else reply.states[0].state.image
+    if not ask.sn.id_str or image is None:
+        return (reply, *others)
+    last = replace(image.snapshots[-1], info=ask.sn)
+    state = replace(reply.states[0].state, image=replace(image, snapshots=(*image.snapshots[:-1], last)))
+    return (reply._replace(states=(Allowed(state),)), *others)
+
+
+def test_a_create_that_takes_the_id_of_the_device_before_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(group.CALLS, "create", _takes_the_shared_id)
+    seen = explore(Space(PAIR))
+    assert "all-create a depends on the struct that another device has written" in {
+        each.broken.words for each in seen.violations
+    }
+
+
+# --- what a broken rule costs ---------------------------------------------------------------------
+def test_states_are_judged_only_until_all_that_is_broken_there_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    space, _ = going_on(monkeypatch, Scope(devices=3, names=1))
+    judged: list[State] = []
+    transitions = space.transitions
+
+    def noted(state: State) -> Iterator[Transition]:
+        judged.append(state)
+        return transitions(state)
+
+    monkeypatch.setattr(space, "transitions", noted)
+    seen = explore(space)
+    assert len(seen.violations) == 1
+    assert len(judged) < 10 < seen.states
+
+
+# --- what is never reached -------------------------------------------------------------------------
 
 
 def test_a_rule_that_makes_states_unreachable_is_told_by_what_was_never_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from snapcheck.stateful_tests.work import Control
 
 SMALL = Scope(devices=2, names=1, values=2)
 TINY = Scope(devices=1, names=1, values=2)
+ALONE = Scope(devices=1, names=2, values=2)
 
 
 def answer_to(
@@ -95,6 +96,25 @@ def test_a_bug_in_the_group_functions_is_found(name: str) -> None:
     assert answer.counts[tour.TAKEN] == answer.counts[tour.IN_SCOPE]  # one that disagrees was taken all the same
 
 
+def counts_for_ids(entries: Sequence[object]) -> str:
+    """Give out ids by a rule that is wrong: one more than there are snapshots, not one more than the largest id."""
+    return str(len(entries) + 1)
+
+
+def test_ids_that_are_counted_are_found_where_the_ids_have_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = all_of(scope=ALONE)
+    monkeypatch.setattr("snapcheck.impl.qcow2.snapshots.next_id", counts_for_ids)
+    wrong = all_of(scope=ALONE)
+    assert (right[tour.DISAGREEING], right[tour.AGAIN] > 0) == (0, True)
+    assert wrong[tour.DISAGREEING] > 0
+
+
+def test_ids_that_are_counted_are_found_on_walks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tour, "find_target", own_target)
+    monkeypatch.setattr("snapcheck.impl.qcow2.snapshots.next_id", counts_for_ids)
+    assert all_of("own", scope=ALONE)[tour.DISAGREEING] > 0
+
+
 # --- drivers that can less ------------------------------------------------------------------------
 class _OwnStorage(LocalSystem):
     @property
@@ -110,6 +130,27 @@ def keeps_its_own(disks: Sequence[BlockFile], *, semantics: str, recorder: Recor
 
 def own_target(name: str) -> Target:
     return Target(name, "a system of its own", factory=keeps_its_own)
+
+
+class _WritesOnly(LocalSystem):
+    @property
+    def abilities(self) -> Abilities:
+        return replace(super().abilities, operations=("write",))
+
+
+def writes_only(disks: Sequence[BlockFile], *, semantics: str, recorder: Recorder) -> System:
+    return _WritesOnly(open_driver, disks, semantics=semantics, recorder=recorder)
+
+
+def writing_target(name: str) -> Target:
+    return Target(name, "it only writes", factory=writes_only)
+
+
+def test_a_system_that_only_writes_is_toured_by_its_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tour, "find_target", writing_target)
+    counts = all_of("writes", scope=SMALL)
+    assert counts[tour.TAKEN] == counts[tour.IN_SCOPE] == 8
+    assert counts[tour.DISAGREEING] == 0
 
 
 def test_a_driver_that_can_not_be_copied_is_sent_on_walks(monkeypatch: pytest.MonkeyPatch) -> None:
