@@ -16,7 +16,7 @@ from snapcheck.cli.run import RunCall, run_command, unwritable
 from snapcheck.cli.say import say
 from snapcheck.cli.summary import labelled, tell, width
 from snapcheck.model import graph
-from snapcheck.model.explore import require_room
+from snapcheck.model.explore import estimate_words, require_room
 from snapcheck.model.history import History
 from snapcheck.model.scope import Scope, ScopeError, counted
 from snapcheck.model.setup import Semantics
@@ -67,6 +67,8 @@ def explore_command(call: ExploreCall) -> int:
         require_room(scope, bytes_max=room_bytes(), merged=call.merge)
     except ScopeError as error:
         raise CallError(str(error)) from None
+    for line in () if call.quiet else labelled("estimate", estimate_words(scope, merged=call.merge), width()):
+        say(line)
     return _explore(call, scope)
 
 

@@ -15,7 +15,7 @@ from snapcheck.model.merged import Merged, merged_states
 from snapcheck.model.operations import AllFindVmstateBs
 from snapcheck.model.product import Ended, Product
 from snapcheck.model.properties import Broken
-from snapcheck.model.scope import Act, Scope, ScopeError
+from snapcheck.model.scope import Act, Scope, ScopeError, counted
 from snapcheck.model.setup import Semantics
 from snapcheck.model.sometimes import Sometimes, declared
 from snapcheck.model.space import Move, Space, State
@@ -93,6 +93,12 @@ def memory_bytes(scope: Scope, *, merged: bool = False) -> int:
     """Return how much memory exploring takes, at most; sorted states are kept in a table, two bytes a device."""
     each = BYTES_PER_STATE + 4 * scope.devices * merged  # twice while it is made
     return FIXED_BYTES + states_of(scope, merged=merged) * each
+
+
+def estimate_words(scope: Scope, *, merged: bool = False) -> str:
+    """Return what a scope comes to at most, for people: `up to 676 states, 64 MiB of memory`."""
+    states, needed = states_of(scope, merged=merged), memory_bytes(scope, merged=merged)
+    return f"up to {counted(states, 'state')}, {_size(needed)} of memory"
 
 
 def require_room(scope: Scope, *, bytes_max: int, merged: bool = False) -> None:

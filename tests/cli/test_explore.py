@@ -21,7 +21,7 @@ SMALL = ("--names", 1, "--values", 2)
 def test_a_small_scope_is_explored_and_drawn(snapcheck: Snapcheck, tmp_path: Path) -> None:
     done = snapcheck("explore", *SMALL)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("PASSED  the model, classic, 2 devices")
+    assert done.stdout.splitlines()[1].startswith("PASSED  the model, classic, 2 devices")
     assert "36 states, up to 5 moves from the start, 1,552 transitions" in " ".join(done.stdout.split())
     assert "sometimes 5 of 5 kinds of states that matter were seen" in " ".join(done.stdout.split())
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -35,6 +35,11 @@ def test_a_small_scope_is_explored_and_drawn(snapcheck: Snapcheck, tmp_path: Pat
     assert {name: phase["counts"][name] for name in ("states", "transitions", "depth")} == {
         "states": 36, "transitions": 1_552, "depth": 5,
     }  # fmt: skip
+
+
+def test_what_it_will_take_is_said_before_anything_is_done(snapcheck: Snapcheck) -> None:
+    assert snapcheck("explore", *SMALL).stdout.startswith("estimate   up to 36 states, ")
+    assert "estimate" not in snapcheck("explore", *SMALL, "--quiet").stdout
 
 
 def test_the_suite_is_run_by_replay(snapcheck: Snapcheck) -> None:
