@@ -32,6 +32,8 @@ from snapcheck.stateful_tests.run import snapcheck_version
 
 PHASE: Final = "crash"
 IMAGES: Final = "crash-images"  # the folder of crash images in that of the report
+_UNCHECKED: Final = "no law was checked: where flushes lie nothing is promised; take another --persistence as well"
+_UNFINISHED: Final = "the logs were not judged to their end"
 TOLD_MAX: Final = 3  # different violations of one law on one device that are told; all are counted
 BASE_BYTES_MAX: Final = 1 << 34
 _PIECE_BYTES: Final = 1 << 20
@@ -65,11 +67,10 @@ def crash_command(call: CrashCall) -> int:
             say(funnel_line(judgement))
     seconds = time.monotonic() - begun
     violations = _violations(judgements, logs, call.out, seconds)
-    verdict = Verdict.FAILED if violations else Verdict.PASSED
-    result = _result(call, logs, judgements, violations, verdict=verdict, seconds=seconds)
+    result = _result(call, logs, judgements, violations, seconds=seconds)
     report_folder.write(call.out, result)
     _tell(result, call.out, quiet=call.quiet)
-    return EXIT_STATUS[verdict]
+    return EXIT_STATUS[result.verdict]
 
 
 # --- what was typed -------------------------------------------------------------------------------
@@ -128,7 +129,7 @@ def _loaded(path: Path) -> MemoryFile:
 
 def _begin(call: CrashCall, logs: Sequence[Recorded]) -> None:
     try:
-        report_folder.begin(call.out, _result(call, logs, [], (), verdict=Verdict.UNKNOWN, seconds=0.0))
+        report_folder.begin(call.out, _result(call, logs, [], (), seconds=0.0))
         (call.out / IMAGES).mkdir(exist_ok=True)
         for former in (call.out / IMAGES).glob("*.qcow2"):
             former.unlink()
@@ -182,7 +183,7 @@ def _place_words(finding: Finding) -> Iterator[str]:
 # --- the report -----------------------------------------------------------------------------------
 def _result(
     call: CrashCall, logs: Sequence[Recorded], judgements: Sequence[Judgement],
-    violations: tuple[ViolationReport, ...], *, verdict: Verdict, seconds: float,
+    violations: tuple[ViolationReport, ...], *, seconds: float,
 ) -> RunResult:  # fmt: skip
     checked = Counter[Law]()
     violated = Counter(finding.law for judgement in judgements for finding in judgement.findings)
@@ -190,6 +191,7 @@ def _result(
     for judgement in judgements:
         checked.update(judgement.checked)
         funnel.add(judgement.funnel)
+    notes = () if checked.total() else (_UNCHECKED if judgements else _UNFINISHED,)
     scope = ", ".join(dict.fromkeys(each.persistence.value for each in judgements))
     phase = PhaseReport(
         PHASE, len(logs), sum(len(each.log.entries) for each in logs), round(seconds, 3), funnel.exhaustive, scope,
@@ -200,10 +202,11 @@ def _result(
         },
     )  # fmt: skip
     return RunResult(
-        version=snapcheck_version(), verdict=verdict, driver="write log", semantics="classic", seed=call.seed,
+        version=snapcheck_version(), driver="write log", semantics="classic", seed=call.seed,
         devices=len(logs), seconds=round(seconds, 3), phases=(phase,),
         laws=tuple(LawReport(law, checked[law], violated[law], not_observable=False) for law in checked),
-        coverage=Coverage(0, 0), violations=violations,
+        verdict=Verdict.FAILED if violations else Verdict.UNKNOWN if notes else Verdict.PASSED,
+        coverage=Coverage(0, 0), violations=violations, notes=notes,
     )  # fmt: skip
 
 
@@ -231,6 +234,8 @@ def _tell(result: RunResult, out: Path, *, quiet: bool) -> None:
         colour=COLOURS[result.verdict],
         bold=True,
     )
+    for note in result.notes:
+        say(f"note   {note}")
     for violation in result.violations:
         say(f"{violation.law.value}  {violation.device}: {violation.summary}")
         for line in (violation.operation, *violation.evidence[1:]):

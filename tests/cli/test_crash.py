@@ -52,6 +52,17 @@ def test_a_sound_log_passes_and_the_funnel_is_told(
     assert (tmp_path / "report" / "report.html").exists()
 
 
+def test_where_no_law_binds_the_verdict_is_unknown(
+    snapcheck: Snapcheck, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    log, base = files
+    report = tmp_path / "report"
+    done = snapcheck("crash", "--log", log, "--base", base, "--out", report, "--persistence", "no-barriers")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "UNKNOWN  1 write log, no-barriers" in done.stdout
+    assert "note   no law was checked" in done.stdout
+
+
 def test_a_violation_leaves_the_image_that_shows_it(snapcheck: Snapcheck, tmp_path: Path) -> None:
     log, base = write_files(tmp_path, flushes=False)
     done = snapcheck("crash", "--log", log, "--base", base, "--out", tmp_path / "report", "--persistence", "epoch")
