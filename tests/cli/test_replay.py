@@ -175,7 +175,7 @@ def test_a_violation_is_shrunk_further_and_its_report_rewritten_under_the_same_i
 
 def test_time_that_runs_out_while_shrinking_leaves_the_shortest_so_far_to_go_on_from(snapcheck: Snapcheck) -> None:
     found = run_without_shrinking(snapcheck)
-    done = snapcheck("replay", found["id"], "--shrink", "--seconds", 0.02)
+    done = snapcheck("replay", found["id"], "--shrink", "--seconds", 0.001)
     assert "the same call goes on from here" in done.stdout
     (between,) = (each for each in violations_in_report() if each["id"] == found["id"])
     assert between["shrunk"] is False
