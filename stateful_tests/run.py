@@ -346,7 +346,7 @@ _CORPUS_WORDS: Final = {"still fails": "still failing", "fixed": "fixed and drop
 def _result(run: _Run) -> RunResult:
     options, abilities = run.options, run.abilities or Abilities()
     hidden = {law for law in Law if not is_observable(law, abilities)}
-    if run.target.format != "qcow2" and not run.laws[Law.REPAIR_IS_SAFE][0]:
+    if not abilities.prepared_images and not run.laws[Law.REPAIR_IS_SAFE][0]:
         hidden.add(Law.REPAIR_IS_SAFE)  # nobody here repairs its images, and its own opens wrote nothing
     laws = tuple(LawReport(law, run.laws[law][0], run.laws[law][1], not_observable=law in hidden) for law in Law)
     expected = _laws_of(options.phases, devices=options.devices)
