@@ -81,8 +81,10 @@ def _visits(world: World, move: Move) -> _End | None:
         devices[at], shared = visit.after, visit.shared
         if visit.stops:
             unmet = move.at is not None and move.at > at
-            return None if unmet else _End(True, None if names_nobody else name, None, tuple(devices))  # noqa: FBT003
-    return _End(False, None, shared if move.act.kind is AllCreate else None, tuple(devices))  # noqa: FBT003
+            named = None if names_nobody else name
+            return None if unmet else _End(stopped=True, named=named, sn=None, devices=tuple(devices))
+    sn = shared if move.act.kind is AllCreate else None
+    return _End(stopped=False, named=None, sn=sn, devices=tuple(devices))
 
 
 def _stepping(world: World, move: Move) -> set[_End]:
