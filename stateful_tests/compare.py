@@ -151,6 +151,8 @@ class Judge:
     def _note_failures(self, facts: StepFacts) -> None:
         """Note on which devices leaks and missing COPIED flags have a failure to explain them."""
         step = facts.step
+        if not facts.failed and not facts.trace.struck:
+            return
         troubled = {root_of(met.device) for met in facts.trace.struck if _hurts(step.faults[met.fault])}
         if facts.failed:
             troubled.update(

@@ -176,11 +176,13 @@ class Session:
         if faults:
             self._plan.disarm()
             self._system.disarm()
-        events = self._events.take()
+        events = tuple(self._events.take())
         observations: tuple[Observation, ...] = ()
         if result.crash is None:
-            observations = self._look(operation, result, events, purpose, everywhere=everywhere)
-        step = Step(operation, faults, purpose, skipped, tuple(events), result, observations)
+            struck = bool(faults) and any(type(event) is FaultMet for event in events)
+            closely = everywhere or self._closely(operation, result, purpose, struck=struck)
+            observations = self._look(operation, events, closely=closely, everywhere=everywhere)
+        step = Step(operation, faults, purpose, skipped, events, result, observations)
         self.history.steps.append(step)
         self._count(step)
         evidence = self.judge.judge(step)
@@ -281,7 +283,7 @@ class Session:
 
     # --- looking ----------------------------------------------------------------------------------
     def _look(
-        self, operation: Operation, result: Result, events: Sequence[Event], purpose: Purpose, *, everywhere: bool
+        self, operation: Operation, events: Sequence[Event], *, closely: bool, everywhere: bool
     ) -> tuple[Observation, ...]:
         world = self.judge.world
         if everywhere:
@@ -289,7 +291,7 @@ class Session:
         touched = {event.device for event in events if type(event) is not FaultMet}
         if not self.abilities.io or not isinstance(operation, ASKS):
             touched.update(members(operation, world))
-        level = self._closest if self._closely(operation, result, events, purpose) else self._lightest(operation)
+        level = self._closest if closely else self._lightest(operation)
         return self._observe([name for name in world.devices if name in touched], level)
 
     def _observe(self, devices: Iterable[str], level: Level) -> tuple[Observation, ...]:
@@ -306,7 +308,7 @@ class Session:
         """Return the least that must be looked at: what reads the list alone changes no content."""
         return Level.LIST if isinstance(operation, ASKS) else Level.LIGHT
 
-    def _closely(self, operation: Operation, result: Result, events: Sequence[Event], purpose: Purpose) -> bool:
+    def _closely(self, operation: Operation, result: Result, purpose: Purpose, *, struck: bool) -> bool:
         """Tell whether what was touched deserves a close look: a failure, a fault, the end of going on after one."""
         if self._care is Care.ASKED:
             return False
@@ -315,7 +317,7 @@ class Session:
         if self._care is Care.CLOSE or purpose is Purpose.RETRY:
             return True
         failed = self._care is not Care.LATE and result.errno is not Errno.OK and not isinstance(operation, ASKS)
-        return failed or any(type(event) is FaultMet for event in events)
+        return failed or struck
 
     # --- going on after a failure -----------------------------------------------------------------
     def _probes(self, failed: Step) -> Iterator[Operation]:
