@@ -172,7 +172,6 @@ class StepFacts(NamedTuple):
     fallen     the first look at a device during which the process under test died, or did not answer
     """
 
-    index: int
     step: Step
     abilities: Abilities
     before: World

@@ -184,7 +184,7 @@ class Judge:
             fits = best_fits(step, outcomes, beside)
         looks = looks_of(step, fits[0], beside, self._bindings)
         facts = StepFacts(
-            self.steps, step, self._abilities, self.world, outcomes, fits[0].outcome, fits[0].wrong, walk, looks, trace,
+            step, self._abilities, self.world, outcomes, fits[0].outcome, fits[0].wrong, walk, looks, trace,
             self._running, vague, bool(self._bindings), fallen_in(step.observations),
         )  # fmt: skip
         return facts, fits

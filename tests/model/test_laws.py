@@ -150,7 +150,7 @@ def judged(
     best = best_fits(step, outcomes, beside)[0]
     looks = looks_of(step, best, beside, binding)
     facts = StepFacts(
-        0, step, abilities, before, outcomes, best.outcome, best.wrong, walk, looks, trace, running, beside.vague,
+        step, abilities, before, outcomes, best.outcome, best.wrong, walk, looks, trace, running, beside.vague,
         limited=bool(binding), fallen=fallen_in(step.observations),
     )  # fmt: skip
     rule, at = laws.RULES[law], laws.occasion(step)
