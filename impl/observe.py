@@ -5,6 +5,7 @@ What is seen is the driver's answer; nothing is believed that it did not say. Sn
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from snapcheck.impl.blockfile import BlockFile
@@ -56,12 +57,15 @@ class Looker:
         memory = self._view(device, level)
         if level is not Level.FULL or device.root.driver is None:
             return Observation(device.name, level, memory)
-        disk = self._reopened(device)
-        if disk.snapshots is None or device.bottom.driver is None:
-            return Observation(device.name, level, memory, disk, check=_checked(device))
-        able = device.bottom.driver.capabilities
-        contents = contents_of(device.disk, disk.snapshots, open_driver, able, self._tags[device.name])
-        return Observation(device.name, level, memory, disk, contents, _checked(device))
+        disk, contents, check = self._reopened(device), None, None
+        if disk.snapshots is not None and device.bottom.driver is not None:
+            able = device.bottom.driver.capabilities
+            contents = contents_of(device.disk, disk.snapshots, open_driver, able, self._tags[device.name])
+        try:
+            check = _checked(device)
+        except CrashError as crash:
+            disk = replace(disk, errors=(*disk.errors, f"check: {crash}"))
+        return Observation(device.name, level, memory, disk, contents, check)
 
     def _reopened(self, device: Device) -> View:
         """Close and open the device, and look at what is on disk."""
@@ -155,17 +159,17 @@ def nothing_seen(why: str) -> View:
 
 
 def _checked(device: Device) -> Check | None:
-    """Return what the driver's checker, or ours for its format, says; None without one, or when it could not look."""
+    """Return what the driver's checker, or ours for its format, says; None without one, or when it could not look.
+
+    Raises `CrashError` for what no checker may do.
+    """
     driver = device.bottom.driver
     if driver is None:
         return None
-    try:
-        if driver.capabilities.check:
-            check = driver.check()
-            return None if isinstance(check, Failure) else check
-        return inspected(device.disk.clone()) if driver.capabilities.format == "qcow2" else None
-    except CrashError as crash:
-        return Check(corruptions=1, messages=(str(crash),))
+    if driver.capabilities.check:
+        check = driver.check()
+        return None if isinstance(check, Failure) else check
+    return inspected(device.disk.clone()) if driver.capabilities.format == "qcow2" else None
 
 
 def inspected(disk: BlockFile) -> Check:
