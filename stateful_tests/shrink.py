@@ -70,7 +70,8 @@ def shrink(
 ) -> Shrunk:
     """Return the shortest history found that shows the first of `evidence`, which the last step of `history` gave.
 
-    One that is still too long to be read when a short time is up gets some seconds more. With no seconds it is `history` itself. Given what an earlier call returned, it goes on from there.
+    One that is still too long to be read when a short time is up gets some seconds more. With no seconds it is
+    `history` itself. Given what an earlier call returned, it goes on from there.
     """
     try:
         return _Shrinker(target, seconds).run(history, evidence)
