@@ -17,7 +17,7 @@ import numpy as np
 from snapcheck.fault_injection.crash.contents import Contents
 from snapcheck.fault_injection.crash.front import Front, fronts_of
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError, Overlay, Places
-from snapcheck.fault_injection.crash.seen import Held, Seen, held, see, shown
+from snapcheck.fault_injection.crash.seen import Held, Known, Seen, held, see, shown
 from snapcheck.fault_injection.crash.states import Funnel
 from snapcheck.fault_injection.crash.tables import FrontTables
 from snapcheck.fault_injection.crash.tree import States
@@ -57,6 +57,7 @@ class FastJudge:
         self._funnel = funnel
         self._every = confirmed_every
         self._held: dict[tuple[int, int, int], Held] = {}
+        self._contents = Known()
 
     def judge(self, states: States, places: Places) -> Iterator[Alike]:
         """Yield what `states` show; the same may come several times, and never for states of different epochs."""
@@ -91,7 +92,7 @@ class FastJudge:
         self._funnel.judged += len(numbers)
         self._funnel.plain += len(numbers)
         for number in numbers:
-            seen = see(Overlay(places, states.rows[number]).clone()).outline
+            seen = see(Overlay(places, states.rows[number]).clone(), self._contents).outline
             yield Alike(seen, np.array([number], dtype=np.int64), 1)
 
     # --- states that do ---------------------------------------------------------------------------
@@ -128,7 +129,7 @@ class FastJudge:
             known = self._held.get((digest, size, vmstate))
             if known is None:
                 opened = opened or State(Overlay(some.places, some.rows[place]), read_only=False)
-                known = self._remember((digest, size, vmstate), held(opened, entry))
+                known = self._remember((digest, size, vmstate), held(opened, self._contents, entry))
             found.append(known)
         return shown(state, found[0], found[1:], check)
 
@@ -140,7 +141,7 @@ class FastJudge:
 
     def confirm(self, number: int, seen: Seen, states: States, places: Places) -> None:
         """Ask the plain judge as well; `OracleError` when it says something else."""
-        plain = see(Overlay(places, states.rows[number]).clone()).outline
+        plain = see(Overlay(places, states.rows[number]).clone(), self._contents).outline
         self._funnel.confirmed += 1
         if plain != seen:
             raise OracleError(states.cut(number), seen, plain)

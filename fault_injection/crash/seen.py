@@ -18,7 +18,8 @@ from snapcheck.model.content import SECTOR, tags_of
 from snapcheck.model.history import Check, SnapshotContent, View
 
 CONTENT_BYTES_MAX: Final = 1 << 26  # a wrecked image may claim to be of any size
-
+_KNOWN_MAX: Final = 8  # contents that are remembered,
+_KNOWN_BYTES_MAX: Final = 1 << 22  # of so many bytes
 
 NOTHING: Final = View()
 
@@ -65,8 +66,27 @@ class Seen:
         return replace(self, check=some)
 
 
-def see(disk: MemoryFile) -> Seen:
-    """Return what `disk` shows; it is left as it is."""
+class Known:
+    """Contents that were read lately. Most disks hold what others do, and to compare is quicker than to hash."""
+
+    def __init__(self) -> None:
+        self._lately: list[tuple[bytes, bytes, Held]] = []
+
+    def held(self, raw: bytes, vmstate: bytes) -> Held:
+        """Return a content and a VM state as what they hold."""
+        for place, (known, known_vmstate, found) in enumerate(self._lately):
+            if known == raw and known_vmstate == vmstate:
+                self._lately.insert(0, self._lately.pop(place))
+                return found
+        digest = hashlib.sha256(raw + vmstate).hexdigest()[:16]
+        new = Held(digest, tags_of(raw.ljust(_sectors(len(raw)) * SECTOR, b"\0")), vmstate or None)
+        if len(raw) + len(vmstate) <= _KNOWN_BYTES_MAX:
+            self._lately = [(raw, vmstate, new), *self._lately[: _KNOWN_MAX - 1]]
+        return new
+
+
+def see(disk: MemoryFile, known: Known | None = None) -> Seen:
+    """Return what `disk` shows; it is left as it is. Who looks at many disks may pass what is `known` of others."""
     disk = disk.clone()
     try:
         if read_front(disk).header.incompatible & DIRTY:
@@ -74,7 +94,7 @@ def see(disk: MemoryFile) -> Seen:
         state = State(disk, read_only=False)
     except (ImageError, BlockError) as error:
         return Seen(error=str(error))
-    return seen(state, check_of(disk))
+    return seen(state, check_of(disk), known or Known())
 
 
 def check_of(disk: MemoryFile) -> Check:
@@ -85,9 +105,10 @@ def check_of(disk: MemoryFile) -> Check:
         return Check(corruptions=1, messages=(str(error),))
 
 
-def seen(state: State, check: Check) -> Seen:
+def seen(state: State, check: Check, known: Known) -> Seen:
     """Return what an open image shows."""
-    return shown(state, held(state), [held(state, entry) for entry in state.snapshot_table.entries], check)
+    others = [held(state, known, entry) for entry in state.snapshot_table.entries]
+    return shown(state, held(state, known), others, check)
 
 
 def shown(state: State, active: Held, others: Sequence[Held], check: Check) -> Seen:
@@ -106,7 +127,7 @@ def shown(state: State, active: Held, others: Sequence[Held], check: Check) -> S
     )  # fmt: skip
 
 
-def held(state: State, entry: SnapshotEntry | None = None) -> Held:
+def held(state: State, known: Known, entry: SnapshotEntry | None = None) -> Held:
     """Return what the active state, or the snapshot of `entry`, holds; a snapshot under its own size."""
     active, tables = (state.tables.l1, state.tables.l1_offset), state.tables
     size = state.header.size if entry is None else entry.disk_size
@@ -122,9 +143,7 @@ def held(state: State, entry: SnapshotEntry | None = None) -> Held:
         return Held(error=error.errno.name)
     finally:
         tables.l1, tables.l1_offset = active
-    digest = hashlib.sha256(raw + vmstate).hexdigest()[:16]
-    tags = tags_of(raw.ljust(_sectors(size) * SECTOR, b"\0"))
-    return Held(digest, tags, vmstate or None)
+    return known.held(raw, vmstate)
 
 
 def _vmstate(state: State, size: int, length: int) -> bytes:
