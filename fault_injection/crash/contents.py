@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from snapcheck.fault_injection.crash.columns import Rows
-from snapcheck.fault_injection.crash.front import Front
+from snapcheck.fault_injection.crash.frame import Frame
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError
-from snapcheck.fault_injection.crash.tables import FrontTables
+from snapcheck.fault_injection.crash.tables import FrameTables
 from snapcheck.fault_injection.crash.versions import Clusters, Numbers
 
 Sums = NDArray[np.uint64]
@@ -21,17 +21,14 @@ _ALL: Final = (1 << 64) - 1
 
 
 class Contents:
-    """The contents of the states of a front, whose tables these are; `rows` are the states."""
+    """The contents of states of one frame, whose tables these are; `rows` are the states."""
 
-    def __init__(self, tables: FrontTables, front: Front, rows: Rows, clusters: Clusters) -> None:
-        assert front.state is not None
-        self._tables = tables
-        self._header = header = front.state.header
-        self._l1_tables = [None if l1 is None else bytes(l1) for l1 in front.l1_tables]
+    def __init__(self, tables: FrameTables, frame: Frame, rows: Rows, clusters: Clusters) -> None:
+        self._tables, self._frame = tables, frame
         entries, loose = tables.l2.entries, tables.l2.loose
         shown = entries.shown
         self._rows, self._clusters = entries.rows[shown], entries.clusters[shown]
-        first_places = self._slot_of_table() << header.l2_bits
+        first_places = self._slot_of_table() << frame.l2_bits
         self._weights = _mixed(first_places[tables.l2.table[self._rows]] + entries.places[shown])
         loose_weights = _mixed(first_places[tables.l2.table[loose.rows]] + loose.places)
         self._changing = [cluster for cluster in tables.data_clusters.tolist() if clusters.changes(cluster)]
@@ -78,13 +75,13 @@ class Contents:
         found: dict[bytes, Sums] = {}
         digests: list[Sums] = []
         for number, slots in enumerate(trees.slots):
-            shown = slots[: self._header.vm_state_index] if number == 0 else slots
+            shown = slots[: self._frame.vm_state_index] if number == 0 else slots
             used = shown[shown >= 0]
             key = used.tobytes()
             if key not in found:
                 tables: list[int] = used.tolist()
                 found[key] = self._added([parts[table] for table in tables], len(states))
-            wrong = np.uint64(hash(self._l1_tables[number]) & _ALL if trees.wrong[number] else 0)
+            wrong = np.uint64(hash(self._frame.l1_tables[number]) & _ALL if trees.wrong[number] else 0)
             digests.append(found[key] + wrong if wrong else found[key])
         return digests
 

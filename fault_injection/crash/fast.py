@@ -1,7 +1,8 @@
 """The fast judge: crash states are judged together, as far as they have anything in common.
 
-1. States that open alike are a front (front.py): one of them is opened, by the engine.
-2. Of a front's states those are judged that differ in anything that is read: L2 tables, refcount blocks, data.
+1. States that open alike are a front (front.py): one of them is opened, by the engine. Fronts whose tables lie alike
+   have the same frame (frame.py) and go on together.
+2. Of these states those are judged that differ in anything that is read: L2 tables, refcount blocks, data.
 3. Refcounts, references and COPIED bits are sums of look-ups (tables.py), and so is what the trees hold (contents.py).
 4. What a content is made of is read once for each different content, through the engine.
 
@@ -15,11 +16,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from snapcheck.fault_injection.crash.contents import Contents
+from snapcheck.fault_injection.crash.frame import Frame, frame_of
 from snapcheck.fault_injection.crash.front import Front, fronts_of
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError, Overlay, Places
 from snapcheck.fault_injection.crash.seen import Held, Known, Seen, held, see, shown
 from snapcheck.fault_injection.crash.states import Funnel
-from snapcheck.fault_injection.crash.tables import FrontTables
+from snapcheck.fault_injection.crash.tables import FrameTables
 from snapcheck.fault_injection.crash.tree import States
 from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
 from snapcheck.impl.qcow2.state import State
@@ -61,22 +63,29 @@ class FastJudge:
 
     def judge(self, states: States, places: Places) -> Iterator[Alike]:
         """Yield what `states` show; the same may come several times, and never for states of different epochs."""
-        clusters: dict[tuple[int, int], Clusters] = {}
+        fronts: dict[Frame, list[Front]] = {}
         for front in fronts_of(places, states.rows):
             if front.error:
                 yield from self._closed(front, states)
             elif front.state is None:
                 yield from self._plainly(front.states, states, places)
             else:
-                kind = bits, size = front.state.header.cluster_bits, front.state.host.file.size()
-                if kind not in clusters:
-                    clusters[kind] = Clusters(places, bits, size=size)
                 try:
-                    some = _Some(front, states, places, clusters[kind])
+                    fronts.setdefault(frame_of(front), []).append(front)
                 except NeedsPlainError:
                     yield from self._plainly(front.states, states, places)
-                else:
-                    yield from self._open(some)
+        clusters: dict[tuple[int, int], Clusters] = {}
+        for frame, alike in fronts.items():
+            kind = bits, size = frame.cluster_bits, frame.file_bytes
+            if kind not in clusters:
+                clusters[kind] = Clusters(places, bits, size=size)
+            try:
+                some = _Some(frame, alike, states, places, clusters[kind])
+            except NeedsPlainError:
+                for front in alike:
+                    yield from self._plainly(front.states, states, places)
+            else:
+                yield from self._open(some)
 
     # --- states that do not open ------------------------------------------------------------------
     def _closed(self, front: Front, states: States) -> Iterator[Alike]:
@@ -102,24 +111,24 @@ class FastJudge:
         self._funnel.judged += len(chosen)
         verdicts = some.tables.verdicts(chosen)
         digests = some.contents.digests(chosen)
-        until = np.unique(some.states.until[some.front.states[chosen]], return_inverse=True)[1]
         parts = [np.unique(digest, return_inverse=True)[1] for digest in {id(each): each for each in digests}.values()]
-        firsts, alike = distinct([until, *(flags.astype(np.int64) for flags in verdicts), *parts])
+        flags = [flags.astype(np.int64) for flags in verdicts]
+        firsts, alike = distinct([some.until[chosen], some.front_of[chosen], *flags, *parts])
         counts = np.bincount(some.kinds)
         due = set(np.flatnonzero((self._funnel.judged - 1 - np.arange(len(chosen))) % self._every == 0).tolist())
         for number, first in enumerate(firsts.tolist()):
             here = np.flatnonzero(alike == number)
             check = Check(*verdicts.of(first))
             seen = self._seen(some, int(chosen[first]), [int(digest[first]) for digest in digests], check)
-            numbers = np.sort(some.front.states[chosen[here]])
+            numbers = np.sort(some.numbers[chosen[here]])
             for place in here.tolist():
                 if place in due:
-                    self.confirm(int(some.front.states[chosen[place]]), seen, some.states, some.places)
+                    self.confirm(int(some.numbers[chosen[place]]), seen, some.states, some.places)
             yield Alike(seen, numbers, int(counts[here].sum()))
 
     def _seen(self, some: "_Some", place: int, digests: Sequence[int], check: Check) -> Seen:
         """Return what a state shows, of whose contents this tells what they are."""
-        state = some.front.state
+        state = some.fronts[int(some.front_of[place])].state
         assert state is not None
         entries = [None, *state.snapshot_table.entries]
         opened: State | None = None
@@ -148,18 +157,24 @@ class FastJudge:
 
 
 class _Some:
-    """The states of a front, those that differ in nothing that is read put together.
+    """The states of some fronts of one frame, those that differ in nothing that is read put together.
 
-    firsts  the place (in `rows`) of the first state of each kind
-    kinds   by place: which kind of state it is
+    numbers   the numbers of all these states; what is said "by place" is about the state at that place of them
+    front_of  by place: which of the `fronts` the state is of
+    until     by place: which epoch it is of
+    firsts    the place of the first state of each kind
+    kinds     by place: which kind of state it is
     """
 
-    def __init__(self, front: Front, states: States, places: Places, clusters: Clusters) -> None:
-        assert front.state is not None
-        self.front, self.states, self.places = front, states, places
-        self.rows = states.rows[front.states]
-        self.tables = FrontTables(front, self.rows, clusters)
-        self.contents = Contents(self.tables, front, self.rows, clusters)
+    def __init__(
+        self, frame: Frame, fronts: Sequence[Front], states: States, places: Places, clusters: Clusters
+    ) -> None:
+        self.fronts, self.states, self.places = fronts, states, places
+        self.numbers = np.concatenate([front.states for front in fronts])
+        self.front_of = np.repeat(np.arange(len(fronts)), [len(front.states) for front in fronts])
+        self.rows = states.rows[self.numbers]
+        self.tables = FrameTables(frame, self.rows, clusters)
+        self.contents = Contents(self.tables, frame, self.rows, clusters)
         read = clusters.columns(self.tables.read_clusters)
-        until = np.unique(states.until[front.states], return_inverse=True)[1]
-        self.firsts, self.kinds = distinct([until, *(self.rows[:, column] for column in read)])
+        self.until = np.unique(states.until[self.numbers], return_inverse=True)[1]
+        self.firsts, self.kinds = distinct([self.until, self.front_of, *(self.rows[:, column] for column in read)])

@@ -1,7 +1,7 @@
 """Refcounts, references and COPIED bits of many crash states at once.
 
-All states here open alike (front.py), so the L1 tables, the places of the L2 tables and of the refcount blocks, and
-the length of the file are the same. What differs is what L2 tables and refcount blocks hold: a few versions of each.
+All states here have the same frame (frame.py): the L1 tables, the places of the L2 tables and of the refcount blocks,
+and the length of the file. What differs is what L2 tables and refcount blocks hold: a few versions of each.
 What a version says of each cluster is worked out once. The verdict on a cluster depends on few tables: on the block
 that counts it, and on the L2 tables that may refer to it. Clusters that depend on the same tables are judged together,
 once for each combination of versions that there is, and states look their verdicts up.
@@ -12,13 +12,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from snapcheck.fault_injection.crash.columns import Rows
-from snapcheck.fault_injection.crash.front import Front
+from snapcheck.fault_injection.crash.frame import Frame
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError
 from snapcheck.fault_injection.crash.trees import Flags, any_of_row, l2_rows, trees_of
 from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
-from snapcheck.impl.qcow2.host import Codec, Words
-from snapcheck.impl.qcow2.layout import OFFSET_MASK, ImageError, ceil_div
-from snapcheck.impl.qcow2.state import State
+from snapcheck.impl.qcow2.host import Codec
+from snapcheck.impl.qcow2.layout import ceil_div
 
 _CELLS_MAX: Final = 1 << 24  # versions of tables times clusters of the file
 _COUNT_MAX: Final = np.uint64(1 << 62)
@@ -48,19 +47,17 @@ class _Factor(NamedTuple):
     adds: dict[int, Numbers]
 
 
-class FrontTables:
-    """The tables of the states of one front; `rows` are the states. `NeedsPlainError` when none can be judged here."""
+class FrameTables:
+    """The tables of states of one frame; `rows` are the states. `NeedsPlainError` when none can be judged here."""
 
-    def __init__(self, front: Front, rows: Rows, clusters: Clusters) -> None:
-        assert front.state is not None
-        self._front, self._state, self._header = front, front.state, front.state.header
-        self._size = ceil_div(self._state.host.file.size(), self._header.cluster_bytes)  # of the file, in clusters
-        self.trees = trees_of(front, clusters=self._size)
-        self._blocks, blocks_wrong = _blocks(self._state, self._size)
-        self._wrong = any(self.trees.wrong) or blocks_wrong or _snapshots_wrong(self._state, self._size)
+    def __init__(self, frame: Frame, rows: Rows, clusters: Clusters) -> None:
+        self._frame, self._size = frame, frame.clusters
+        self.trees = trees_of(frame)
+        self._blocks = dict(frame.blocks)
+        self._wrong = any(self.trees.wrong) or frame.wrong
         self._l2_versions = [clusters.versions(table, rows) for table in self.trees.tables.tolist()]
         self._block_versions = [clusters.versions(block, rows) for block in self._blocks.values()]
-        self.l2 = l2_rows(self._l2_versions, self._state, clusters=self._size)
+        self.l2 = l2_rows(self._l2_versions, frame)
         self.data_clusters: Numbers = np.unique(self.l2.entries.clusters)
 
     @property
@@ -93,12 +90,12 @@ class FrontTables:
 
     def _known_of_all(self) -> tuple[list[Numbers], Numbers]:
         """Return what is known of each cluster without L2 tables and blocks, and how many tables lie there."""
-        header, bits, trees = self._header, self._header.cluster_bits, self.trees
+        frame, trees = self._frame, self.trees
         known = [np.zeros(self._size, dtype=np.int64) for _ in range(5)]
         tables = np.zeros(self._size, dtype=np.int64)
-        for offset, length in _ranges(self._state, self._front.l1_tables):
-            first = offset >> bits
-            here = slice(first, first + ceil_div(length, header.cluster_bytes))
+        for offset, length in frame.ranges:
+            first = offset >> frame.cluster_bits
+            here = slice(first, first + ceil_div(length, frame.cluster_bytes))
             known[_REFERENCES][here] += 1
             tables[here] += 1
         for places, times in ((np.array([*self._blocks.values()], dtype=np.int64), 1), (trees.tables, trees.times)):
@@ -136,8 +133,8 @@ class FrontTables:
 
     def _counts(self, states: Numbers) -> "tuple[_Counts, Flags]":
         """Return the refcounts, and for each of `states` whether anything behind the end of the file is counted."""
-        codec = Codec(1 << self._header.refcount_order)
-        entries = self._header.cluster_bytes * 8 // codec.bits
+        codec = Codec(self._frame.refcount_bits)
+        entries = self._frame.cluster_bytes * 8 // codec.bits
         counts = _Counts(np.zeros(self._size, dtype=np.int64), [])
         leaks = np.zeros(len(states), dtype=np.bool_)
         for index, versions in zip(self._blocks, self._block_versions, strict=True):
@@ -161,52 +158,6 @@ class FrontTables:
 class _Counts(NamedTuple):
     known: Numbers  # refcounts in the first versions of all blocks
     factors: list[_Factor]
-
-
-def _snapshots_wrong(state: State, clusters: int) -> bool:
-    """Tell whether the snapshot table is not as it should be."""
-    header, table = state.header, state.snapshot_table
-    room = (clusters << header.cluster_bits) // 8 - header.l1_size
-    if sum(entry.l1_size for entry in table.entries) > room:
-        raise NeedsPlainError  # there the check gives up
-    try:
-        for index, entry in enumerate(table.entries):
-            entry.require_in_order(index, header)
-    except ImageError:
-        return True
-    return bool(table.entries) and header.snapshots_offset + table.length > clusters << header.cluster_bits
-
-
-def _ranges(state: State, l1_tables: "Sequence[Words | None]") -> Iterator[tuple[int, int]]:
-    """Yield offset and length of every table that opening finds; where an L1 table can not be there is None."""
-    header, table = state.header, state.snapshot_table
-    yield 0, header.header_length
-    yield header.refcount_table_offset, header.refcount_table_clusters << header.cluster_bits
-    yield header.l1_offset, header.l1_size * 8
-    if table.entries:
-        yield header.snapshots_offset, table.length
-    for entry, l1 in zip(table.entries, l1_tables[1:], strict=True):
-        if l1 is not None:
-            yield entry.l1_offset, entry.l1_size * 8
-
-
-def _blocks(state: State, clusters: int) -> tuple[dict[int, int], bool]:
-    """Return by index the cluster of each refcount block, and whether there is one that can not be where it is said."""
-    header = state.header
-    length = header.refcount_table_clusters << header.cluster_bits
-    table = np.frombuffer(state.host.read(header.refcount_table_offset, length, "refcount-table"), dtype=">u8")
-    blocks: dict[int, int] = {}
-    wrong, known = False, set[int]()
-    for index in np.flatnonzero(table).tolist():
-        word = int(table[index])
-        offset = word & OFFSET_MASK
-        cluster = offset >> header.cluster_bits
-        astray = offset & (header.cluster_bytes - 1) or cluster >= clusters or cluster in known
-        wrong = wrong or bool(astray) or word != offset
-        if offset and not astray:
-            blocks[index] = cluster
-            known.add(cluster)
-    return blocks, wrong
 
 
 def _summed(cells: Numbers, weights: Numbers, size: int) -> Numbers:
