@@ -72,17 +72,28 @@ class Known:
     def __init__(self) -> None:
         self._lately: list[tuple[bytes, bytes, Held]] = []
 
-    def held(self, raw: bytes, vmstate: bytes) -> Held:
-        """Return a content and a VM state as what they hold."""
-        for place, (known, known_vmstate, found) in enumerate(self._lately):
-            if known == raw and known_vmstate == vmstate:
+    def held(self, pieces: Sequence[bytes], vmstate: bytes) -> Held:
+        """Return a content, in pieces, and a VM state as what they hold."""
+        for place, (raw, known_vmstate, found) in enumerate(self._lately):
+            if _is_made_of(raw, pieces) and known_vmstate == vmstate:
                 self._lately.insert(0, self._lately.pop(place))
                 return found
+        raw = b"".join(pieces)
         digest = hashlib.sha256(raw + vmstate).hexdigest()[:16]
         new = Held(digest, tags_of(raw.ljust(_sectors(len(raw)) * SECTOR, b"\0")), vmstate or None)
         if len(raw) + len(vmstate) <= _KNOWN_BYTES_MAX:
             self._lately = [(raw, vmstate, new), *self._lately[: _KNOWN_MAX - 1]]
         return new
+
+
+def _is_made_of(raw: bytes, pieces: Sequence[bytes]) -> bool:
+    """Tell whether `raw` is these pieces; nothing is copied for it."""
+    place = 0
+    for piece in pieces:
+        if not raw.startswith(piece, place):
+            return False
+        place += len(piece)
+    return place == len(raw)
 
 
 def see(disk: MemoryFile, known: Known | None = None) -> Seen:
@@ -137,13 +148,13 @@ def held(state: State, known: Known, entry: SnapshotEntry | None = None) -> Held
     try:
         if entry is not None:
             tables.l1 = state.snapshot_l1(entry)
-        raw = guest.read(state, 0, size) if size else b""
+        pieces = tuple(guest.pieces(state, 0, size)) if size else ()
         vmstate = _vmstate(state, size, vmstate_bytes)
     except BlockError as error:
         return Held(error=error.errno.name)
     finally:
         tables.l1, tables.l1_offset = active
-    return known.held(raw, vmstate)
+    return known.held(pieces, vmstate)
 
 
 def _vmstate(state: State, size: int, length: int) -> bytes:

@@ -39,10 +39,13 @@ def read(state: State, start: int, length: int) -> bytes:
     within = start & (1 << bits) - 1
     if within + length <= 1 << bits:
         return _read_in_cluster(state, start >> bits, within, length)
-    return b"".join(
-        state.host.read(offset, size, "data") if offset else _read_elsewhere(state, begin, size)
-        for begin, offset, size in _extents(state, start, length)
-    )
+    return b"".join(pieces(state, start, length))
+
+
+def pieces(state: State, start: int, length: int) -> Iterator[bytes]:
+    """Yield what `read` returns piece by piece: what lies together in the file comes in one."""
+    for begin, offset, size in _extents(state, start, length):
+        yield state.host.read(offset, size, "data") if offset else _read_elsewhere(state, begin, size)
 
 
 def _read_in_cluster(state: State, cluster: int, within: int, length: int) -> bytes:
