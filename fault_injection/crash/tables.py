@@ -14,7 +14,7 @@ import numpy as np
 from snapcheck.fault_injection.crash.columns import Rows
 from snapcheck.fault_injection.crash.frame import Frame
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError
-from snapcheck.fault_injection.crash.trees import Flags, any_of_row, l2_rows, trees_of
+from snapcheck.fault_injection.crash.trees import Flags, any_of_row, l2_rows, marked, trees_of
 from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
 from snapcheck.impl.qcow2.host import Codec
 from snapcheck.impl.qcow2.layout import ceil_div
@@ -58,7 +58,7 @@ class FrameTables:
         self._l2_versions = [clusters.versions(table, rows) for table in self.trees.tables.tolist()]
         self._block_versions = [clusters.versions(block, rows) for block in self._blocks.values()]
         self.l2 = l2_rows(self._l2_versions, frame)
-        self.data_clusters: Numbers = np.unique(self.l2.entries.clusters)
+        self.data_clusters: Numbers = marked(self.l2.entries.clusters, self._size).nonzero()[0]
 
     @property
     def read_clusters(self) -> Sequence[int]:
@@ -83,15 +83,15 @@ class FrameTables:
         for numbers, here in _alike(factors, self._size):
             chosen = [factors[number] for number in numbers]
             firsts, by_state = _combinations(chosen, len(states))
-            wrong = _judged([part[here] for part in known], tables[here], chosen, firsts, here)
+            wrong = _judged(known[:, here], tables[here], chosen, firsts, here)
             for whole, some in zip(found, wrong, strict=True):
                 np.logical_or(whole, some[by_state], out=whole)
         return found
 
-    def _known_of_all(self) -> tuple[list[Numbers], Numbers]:
+    def _known_of_all(self) -> tuple[Numbers, Numbers]:
         """Return what is known of each cluster without L2 tables and blocks, and how many tables lie there."""
         frame, trees = self._frame, self.trees
-        known = [np.zeros(self._size, dtype=np.int64) for _ in range(5)]
+        known = np.zeros((5, self._size), dtype=np.int64)
         tables = np.zeros(self._size, dtype=np.int64)
         for offset, length in frame.ranges:
             first = offset >> frame.cluster_bits
@@ -105,7 +105,7 @@ class FrameTables:
         known[_UNCOPIED][trees.tables] += trees.uncopied
         return known, tables
 
-    def _l2_factors(self, known: list[Numbers], states: Numbers) -> Iterator[_Factor]:
+    def _l2_factors(self, known: Numbers, states: Numbers) -> Iterator[_Factor]:
         """Add to what is `known` what L2 tables say in their first versions, and yield how others differ."""
         entries, trees, size = self.l2.entries, self.trees, self._size
         table = self.l2.table[entries.rows]
@@ -175,9 +175,7 @@ def _alike(factors: Sequence[_Factor], clusters: int) -> Iterator[tuple[tuple[in
     for number, factor in enumerate(factors):
         for part in factor.adds.values():
             depends[number] |= part.any(axis=0)
-    packed = np.ascontiguousarray(np.packbits(depends, axis=0).T)
-    keys = packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
-    _, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    firsts, inverse = distinct(depends.astype(np.int8))
     order = np.argsort(inverse, kind="stable")
     ends = np.cumsum(np.bincount(inverse))
     for place, first in enumerate(firsts.tolist()):
@@ -193,10 +191,10 @@ def _combinations(factors: Sequence[_Factor], states: int) -> tuple[Numbers, Num
 
 
 def _judged(
-    known: Sequence[Numbers], tables: Numbers, factors: Sequence[_Factor], states: Numbers, here: Numbers
+    known: Numbers, tables: Numbers, factors: Sequence[_Factor], states: Numbers, here: Numbers
 ) -> Verdicts:
     """Judge the clusters `here`, of which so much is known, in each of `states`."""
-    parts = [np.broadcast_to(part, (len(states), len(here))) for part in known]
+    parts = [part.reshape(1, -1) for part in known]  # where no factor adds anything, one row is for all states
     for factor in factors:
         versions = factor.by_state[states]
         for number, adds in factor.adds.items():

@@ -51,8 +51,8 @@ def trees_of(frame: Frame) -> Trees:
         l1 is None or bool((words & _L1_RESERVED).any()) or bool(((found < 0) & ((words & _MASK) != 0)).any())
         for l1, words, found in zip(frame.l1_tables, l1_tables, pointers, strict=True)
     ]
-    tables = np.unique(np.concatenate(pointers))
-    tables = tables[tables >= 0]
+    every = np.concatenate(pointers)
+    tables = marked(every[every >= 0], clusters).nonzero()[0]
     place = np.full(clusters + 1, -1, dtype=np.int64)  # the last one is for what refers to nothing
     place[tables] = np.arange(len(tables))
     slots = [place[found] for found in pointers]
@@ -60,8 +60,8 @@ def trees_of(frame: Frame) -> Trees:
     says = (l1_tables[0] & _COPIED_BIT) != 0
     times = np.bincount(np.concatenate(slots) + 1, minlength=size + 1)[1:].astype(np.int64)
     return Trees(
-        tables, slots, wrong, times, _marked(slots[0][used], size), _marked(slots[0][used & says], size),
-        _marked(slots[0][used & ~says], size),
+        tables, slots, wrong, times, marked(slots[0][used], size), marked(slots[0][used & says], size),
+        marked(slots[0][used & ~says], size),
     )  # fmt: skip
 
 
@@ -78,7 +78,8 @@ def any_of_row(flags: Flags) -> Flags:
     return found
 
 
-def _marked(places: Numbers, size: int) -> Flags:
+def marked(places: Numbers, size: int) -> Flags:
+    """Return flags for `size` places, of which these are set."""
     marks = np.zeros(size, dtype=np.bool_)
     marks[places] = True
     return marks
@@ -126,7 +127,8 @@ def l2_rows(versions: Sequence[Versions], frame: Frame) -> L2Rows:
     counts = np.array([len(each.contents) for each in versions], dtype=np.int64)
     raw = b"".join(content for each in versions for content in each.contents)
     words = np.frombuffer(raw, dtype=">u8").astype(np.uint64)
-    where = np.flatnonzero(words & np.uint64(OFFSET_MASK | ~frame.l2_flags & (1 << 64) - 1))
+    used = words & np.uint64(OFFSET_MASK | ~frame.l2_flags & (1 << 64) - 1)
+    where = (used != 0).nonzero()[0]  # of flags: that is quicker than of numbers
     words = words[where]
     packed = (words & _COMPRESSED_BIT) != 0
     reserved = ~packed & ((words & np.uint64(~(frame.l2_flags | OFFSET_MASK) & (1 << 64) - 1)) != 0)

@@ -13,21 +13,35 @@ Numbers = NDArray[np.int64]
 _ALL: Final = (1 << 64) - 1
 
 
+def numbered(keys: NDArray[np.integer]) -> tuple[Numbers, Numbers]:
+    """Return the first place of each different key, the keys ascending, and by place which of them it has.
+
+    `np.unique` tells the same, and takes three times as long where there are few keys.
+    """
+    order = keys.argsort(kind="stable")
+    ascending = keys[order]
+    begins = np.ones(len(keys), dtype=np.bool_)
+    np.not_equal(ascending[1:], ascending[:-1], out=begins[1:])
+    inverse = np.empty(len(keys), dtype=np.int64)
+    inverse[order] = begins.cumsum() - 1
+    return order[begins], inverse
+
+
 def distinct(columns: Sequence[NDArray[np.integer]]) -> tuple[Numbers, Numbers]:
     """Return the first place of each different combination of numbers, and by place which of them it is.
 
     Each of `columns` has a small number, not below 0, for each place.
     """
-    key = columns[0].astype(np.int64)
-    span = int(key.max(initial=0)) + 1
-    for column in columns[1:]:
+    key, span = np.zeros(len(columns[0]), dtype=np.int64), 1
+    for column in columns:
         size = int(column.max(initial=0)) + 1
+        if size == 1:
+            continue
         if span > (1 << 62) // size:  # too many to count on: number those that there are
-            key = np.unique(key, return_inverse=True)[1].astype(np.int64)
+            key = numbered(key)[1]
             span = int(key.max(initial=0)) + 1
         key, span = key * size + column, span * size
-    _, firsts, inverse = np.unique(key, return_index=True, return_inverse=True)
-    return firsts.astype(np.int64), inverse.astype(np.int64)
+    return numbered(key.astype(np.uint16) if span <= 1 << 16 else key)  # those of 16 bits are sorted in no time
 
 
 @dataclass(frozen=True, slots=True)
