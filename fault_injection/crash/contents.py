@@ -14,7 +14,8 @@ from snapcheck.fault_injection.crash.columns import Rows
 from snapcheck.fault_injection.crash.frame import Frame
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError
 from snapcheck.fault_injection.crash.tables import FrameTables
-from snapcheck.fault_injection.crash.versions import Clusters, Numbers
+from snapcheck.fault_injection.crash.trees import marked
+from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
 
 Sums = NDArray[np.uint64]
 _ALL: Final = (1 << 64) - 1
@@ -31,10 +32,12 @@ class Contents:
         first_places = self._slot_of_table() << frame.l2_bits
         self._weights = _mixed(first_places[tables.l2.table[self._rows]] + entries.places[shown])
         loose_weights = _mixed(first_places[tables.l2.table[loose.rows]] + loose.places)
-        self._changing = [cluster for cluster in tables.data_clusters.tolist() if clusters.changes(cluster)]
-        self._numbers = {cluster: self._numbered(cluster, rows, clusters) for cluster in self._changing}
+        changing = [cluster for cluster in tables.data_clusters.tolist() if clusters.changes(cluster)]
+        self._numbers = {cluster: self._numbered(cluster, rows, clusters) for cluster in changing}
+        self._changes = marked(np.array(changing, dtype=np.int64), frame.clusters)[self._clusters]
         self._fixed = self._fixed_sums(clusters)
         np.add.at(self._fixed, loose.rows, loose_weights * _mixed(loose.words))
+        self._parts_of_table = self._changing_parts()
 
     def _slot_of_table(self) -> Numbers:
         """Return by table the L1 entry that refers to it, the same one in all trees."""
@@ -56,14 +59,27 @@ class Contents:
 
     def _fixed_sums(self, clusters: Clusters) -> Sums:
         """Return by row of the L2 tables the sum over the data clusters that never change."""
-        changing = np.array(self._changing, dtype=np.int64)
-        known = np.setdiff1d(self._tables.data_clusters, changing, assume_unique=True)
-        known_numbers = np.array([clusters.fixed_number(cluster) for cluster in known.tolist()], dtype=np.uint64)
-        fixed = ~np.isin(self._clusters, changing)
-        numbers = known_numbers[np.searchsorted(known, self._clusters[fixed])]
+        known = np.zeros(self._frame.clusters, dtype=np.uint64)
+        for cluster in self._tables.data_clusters.tolist():
+            if cluster not in self._numbers:
+                known[cluster] = clusters.fixed_number(cluster)
+        fixed = ~self._changes
         sums = np.zeros(len(self._tables.l2.table), dtype=np.uint64)
-        np.add.at(sums, self._rows[fixed], self._weights[fixed] * numbers)
+        np.add.at(sums, self._rows[fixed], self._weights[fixed] * known[self._clusters[fixed]])
         return sums
+
+    def _changing_parts(self) -> dict[int, list[tuple[int, Sums]]]:
+        """Return by L2 table the data clusters in it that change, each with its weight by row of the L2 tables."""
+        places = self._changes.nonzero()[0]
+        tables = self._tables.l2.table[self._rows[places]]
+        firsts, which = distinct([tables, self._clusters[places]])
+        found: dict[int, list[tuple[int, Sums]]] = {}
+        for number, first in enumerate(firsts.tolist()):
+            mine = places[which == number]
+            weights = np.zeros(len(self._fixed), dtype=np.uint64)
+            np.add.at(weights, self._rows[mine], self._weights[mine])
+            found.setdefault(int(tables[first]), []).append((int(self._clusters[places[first]]), weights))
+        return found
 
     def digests(self, states: Numbers) -> Sequence[Sums]:
         """Return by L1 table, the active one first, what tells apart what each of `states` holds in it.
@@ -96,14 +112,9 @@ class Contents:
         """Return by state the sum over what one L2 table maps."""
         rows = self._tables.row_of(table, states)
         sums: Sums = self._fixed[rows]
-        here = np.flatnonzero(self._tables.l2.table[self._rows] == table)
-        for cluster in np.unique(self._clusters[here]).tolist():
-            if cluster in self._numbers:
-                numbers, by_state = self._numbers[cluster]
-                weights = np.zeros(len(self._fixed), dtype=np.uint64)
-                mine = here[self._clusters[here] == cluster]
-                np.add.at(weights, self._rows[mine], self._weights[mine])
-                sums = sums + weights[rows] * (numbers[0] if by_state is None else numbers[by_state[states]])
+        for cluster, weights in self._parts_of_table.get(table, ()):
+            numbers, by_state = self._numbers[cluster]
+            sums = sums + weights[rows] * (numbers[0] if by_state is None else numbers[by_state[states]])
         return sums
 
 
