@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -14,12 +15,13 @@ from snapcheck.impl.qcow2.check import inspect
 from snapcheck.impl.qcow2.image import Image
 from snapcheck.impl.qcow2.layout import DIRTY, ImageError, SnapshotEntry
 from snapcheck.impl.qcow2.state import State, read_front
-from snapcheck.model.content import SECTOR, tags_of
+from snapcheck.model.content import FOREIGN, SECTOR, tags_of
 from snapcheck.model.history import Check, SnapshotContent, View
 
 CONTENT_BYTES_MAX: Final = 1 << 26  # a wrecked image may claim to be of any size
 _KNOWN_MAX: Final = 8  # contents that are remembered,
 _KNOWN_BYTES_MAX: Final = 1 << 22  # of so many bytes
+_FOREIGN_SECTORS: Final = bytes([FOREIGN]) + b"+"  # in tags
 
 NOTHING: Final = View()
 
@@ -79,11 +81,19 @@ class Known:
                 self._lately.insert(0, self._lately.pop(place))
                 return found
         raw = b"".join(pieces)
-        digest = hashlib.sha256(raw + vmstate).hexdigest()[:16]
-        new = Held(digest, tags_of(raw.ljust(_sectors(len(raw)) * SECTOR, b"\0")), vmstate or None)
+        tags = tags_of(raw.ljust(_sectors(len(raw)) * SECTOR, b"\0"))
+        new = Held(_digest(raw, tags, vmstate), tags, vmstate or None)
         if len(raw) + len(vmstate) <= _KNOWN_BYTES_MAX:
             self._lately = [(raw, vmstate, new), *self._lately[: _KNOWN_MAX - 1]]
         return new
+
+
+def _digest(raw: bytes, tags: bytes, vmstate: bytes) -> str:
+    """Return what tells a content and a VM state apart: the tags say all but what is in foreign sectors."""
+    digest = hashlib.sha256(b"%d %d " % (len(raw), len(vmstate)) + tags + vmstate)
+    for foreign in re.finditer(_FOREIGN_SECTORS, tags):
+        digest.update(memoryview(raw)[foreign.start() * SECTOR : foreign.end() * SECTOR])
+    return digest.hexdigest()[:16]
 
 
 def _is_made_of(raw: bytes, pieces: Sequence[bytes]) -> bool:
@@ -100,9 +110,11 @@ def see(disk: MemoryFile, known: Known | None = None) -> Seen:
     """Return what `disk` shows; it is left as it is. Who looks at many disks may pass what is `known` of others."""
     disk = disk.clone()
     try:
-        if read_front(disk).header.incompatible & DIRTY:
+        front = read_front(disk)
+        if front.header.incompatible & DIRTY:
             Image.open(disk).close()
-        state = State(disk, read_only=False)
+            front = read_front(disk)
+        state = State(disk, read_only=False, front=front)
     except (ImageError, BlockError) as error:
         return Seen(error=str(error))
     return seen(state, check_of(disk), known or Known())
