@@ -44,7 +44,7 @@ class Contents:
         trees = self._tables.trees
         found = np.full(len(trees.tables), -1, dtype=np.int64)
         for slots in trees.slots:
-            places = np.flatnonzero(slots >= 0)
+            places = (slots >= 0).nonzero()[0]
             known = found[slots[places]]
             if ((known >= 0) & (known != places)).any():
                 raise NeedsPlainError

@@ -4,14 +4,16 @@ Fronts (front.py) that differ in nothing but names, dates and sizes have the sam
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple
 
 import numpy as np
 from snapcheck.fault_injection.crash.front import Front
-from snapcheck.fault_injection.crash.overlay import NeedsPlainError
 from snapcheck.impl.qcow2.host import Words
 from snapcheck.impl.qcow2.layout import OFFSET_MASK, ImageError, ceil_div
 from snapcheck.impl.qcow2.state import State
+
+_FRONTS_MAX: Final = 256  # that are kept open, to find those of one frame
 
 
 class Frame(NamedTuple):
@@ -52,13 +54,32 @@ class Frame(NamedTuple):
         return self.cluster_bits - 3  # extended entries have no tables here
 
 
-def frame_of(front: Front) -> Frame:
-    """Return the frame of states that open; `NeedsPlainError` where the check gives up and tables would not."""
-    assert front.state is not None
+def framed(fronts: Iterator[Front]) -> Iterator[tuple[Frame | None, list[Front]]]:
+    """Yield all fronts: those of one frame together, as far as they come near each other, those without one alone.
+
+    A front has no frame where it does not open, or where only the plain judge can take it.
+    """
+    while some := list(islice(fronts, _FRONTS_MAX)):
+        frames: dict[Frame, list[Front]] = {}
+        for front in some:
+            frame = _frame_of(front)
+            if frame is None:
+                yield None, [front]
+            else:
+                frames.setdefault(frame, []).append(front)
+        yield from frames.items()
+
+
+def _frame_of(front: Front) -> Frame | None:
+    if front.state is None:
+        return None
     state, header = front.state, front.state.header
     file_bytes = state.host.file.size()
     clusters = ceil_div(file_bytes, header.cluster_bytes)
     blocks, blocks_wrong = _blocks(state, clusters)
+    room = (clusters << header.cluster_bits) // 8 - header.l1_size
+    if sum(entry.l1_size for entry in state.snapshot_table.entries) > room:
+        return None  # there the check gives up, and tables would not
     return Frame(
         file_bytes, header.cluster_bits, 1 << header.refcount_order, state.refcounts.limit, header.l2_flags,
         header.vm_state_index, tuple(_ranges(state, front.l1_tables)), tuple(blocks.items()),
@@ -70,9 +91,6 @@ def frame_of(front: Front) -> Frame:
 def _snapshots_wrong(state: State, clusters: int) -> bool:
     """Tell whether the snapshot table is not as it should be."""
     header, table = state.header, state.snapshot_table
-    room = (clusters << header.cluster_bits) // 8 - header.l1_size
-    if sum(entry.l1_size for entry in table.entries) > room:
-        raise NeedsPlainError  # there the check gives up
     try:
         for index, entry in enumerate(table.entries):
             entry.require_in_order(index, header)
@@ -98,11 +116,12 @@ def _blocks(state: State, clusters: int) -> tuple[dict[int, int], bool]:
     """Return by index the cluster of each refcount block, and whether there is one that can not be where it is said."""
     header = state.header
     length = header.refcount_table_clusters << header.cluster_bits
-    table = np.frombuffer(state.host.read(header.refcount_table_offset, length, "refcount-table"), dtype=">u8")
+    raw = state.host.read(header.refcount_table_offset, length, "refcount-table")
+    used = (np.frombuffer(raw, dtype=np.uint64) != 0).nonzero()[0].tolist()
     blocks: dict[int, int] = {}
     wrong, known = False, set[int]()
-    for index in np.flatnonzero(table).tolist():
-        word = int(table[index])
+    for index in used:
+        word = int.from_bytes(raw[8 * index : 8 * index + 8], "big")
         offset = word & OFFSET_MASK
         cluster = offset >> header.cluster_bits
         astray = offset & (header.cluster_bytes - 1) or cluster >= clusters or cluster in known

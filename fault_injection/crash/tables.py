@@ -14,7 +14,7 @@ import numpy as np
 from snapcheck.fault_injection.crash.columns import Rows
 from snapcheck.fault_injection.crash.frame import Frame
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError
-from snapcheck.fault_injection.crash.trees import Flags, any_of_row, l2_rows, marked, trees_of
+from snapcheck.fault_injection.crash.trees import Flags, L2Tables, any_of_row, marked, trees_of
 from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
 from snapcheck.impl.qcow2.host import Codec
 from snapcheck.impl.qcow2.layout import ceil_div
@@ -50,14 +50,14 @@ class _Factor(NamedTuple):
 class FrameTables:
     """The tables of states of one frame; `rows` are the states. `NeedsPlainError` when none can be judged here."""
 
-    def __init__(self, frame: Frame, rows: Rows, clusters: Clusters) -> None:
+    def __init__(self, frame: Frame, rows: Rows, clusters: Clusters, l2_tables: L2Tables) -> None:
         self._frame, self._size = frame, frame.clusters
         self.trees = trees_of(frame)
         self._blocks = dict(frame.blocks)
         self._wrong = any(self.trees.wrong) or frame.wrong
         self._l2_versions = [clusters.versions(table, rows) for table in self.trees.tables.tolist()]
         self._block_versions = [clusters.versions(block, rows) for block in self._blocks.values()]
-        self.l2 = l2_rows(self._l2_versions, frame)
+        self.l2 = l2_tables.rows(self._l2_versions, frame)
         self.data_clusters: Numbers = marked(self.l2.entries.clusters, self._size).nonzero()[0]
 
     @property
@@ -78,7 +78,7 @@ class FrameTables:
         known[_COUNTS] = counts.known
         factors = [*self._l2_factors(known, states), *counts.factors]
         found = Verdicts(np.full(len(states), self._wrong), leaks, np.zeros(len(states), dtype=np.bool_))
-        for table in np.unique(self.l2.table[self.l2.wrong]).tolist():
+        for table in set(self.l2.table[self.l2.wrong].tolist()):
             np.logical_or(found.corrupt, self.l2.wrong[self.row_of(table, states)], out=found.corrupt)
         for numbers, here in _alike(factors, self._size):
             chosen = [factors[number] for number in numbers]
@@ -119,7 +119,7 @@ class FrameTables:
         fixed = ~several[table]
         for number, weight in weights.items():
             known[number] += _summed(entries.clusters[fixed], weight[fixed], size)
-        for place in np.flatnonzero(several).tolist():
+        for place in several.nonzero()[0].tolist():
             by_state, first = self._l2_versions[place].by_state, int(self.l2.first[place])
             count, here = len(self._l2_versions[place].contents), table == place
             cells = (entries.rows[here] - first) * size + entries.clusters[here]
@@ -175,12 +175,12 @@ def _alike(factors: Sequence[_Factor], clusters: int) -> Iterator[tuple[tuple[in
     for number, factor in enumerate(factors):
         for part in factor.adds.values():
             depends[number] |= part.any(axis=0)
-    firsts, inverse = distinct(depends.astype(np.int8))
+    firsts, inverse = distinct(list(depends.astype(np.int64)))
     order = np.argsort(inverse, kind="stable")
     ends = np.cumsum(np.bincount(inverse))
     for place, first in enumerate(firsts.tolist()):
         here = order[ends[place - 1] if place else 0 : ends[place]]
-        yield tuple(np.flatnonzero(depends[:, first]).tolist()), here
+        yield tuple(depends[:, first].nonzero()[0].tolist()), here
 
 
 def _combinations(factors: Sequence[_Factor], states: int) -> tuple[Numbers, Numbers]:
@@ -190,9 +190,7 @@ def _combinations(factors: Sequence[_Factor], states: int) -> tuple[Numbers, Num
     return distinct([factor.by_state for factor in factors])
 
 
-def _judged(
-    known: Numbers, tables: Numbers, factors: Sequence[_Factor], states: Numbers, here: Numbers
-) -> Verdicts:
+def _judged(known: Numbers, tables: Numbers, factors: Sequence[_Factor], states: Numbers, here: Numbers) -> Verdicts:
     """Judge the clusters `here`, of which so much is known, in each of `states`."""
     parts = [part.reshape(1, -1) for part in known]  # where no factor adds anything, one row is for all states
     for factor in factors:

@@ -121,11 +121,26 @@ class L2Rows:
     loose: Loose
 
 
-def l2_rows(versions: Sequence[Versions], frame: Frame) -> L2Rows:
-    """Return the rows of all L2 tables, whose versions these are."""
+class L2Tables:
+    """Reads L2 tables, and remembers: most frames have those of another one."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], L2Rows] = {}
+
+    def rows(self, versions: Sequence[Versions], frame: Frame) -> L2Rows:
+        """Return the rows of all L2 tables of a frame, whose versions these are."""
+        contents = tuple(each.contents for each in versions)
+        key = (contents, frame.cluster_bits, frame.clusters, frame.limit, frame.l2_flags)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = _l2_rows(contents, frame)
+        return known
+
+
+def _l2_rows(versions: Sequence[tuple[bytes, ...]], frame: Frame) -> L2Rows:
     clusters, bits, l2_bits = frame.clusters, frame.cluster_bits, frame.l2_bits
-    counts = np.array([len(each.contents) for each in versions], dtype=np.int64)
-    raw = b"".join(content for each in versions for content in each.contents)
+    counts = np.array([len(contents) for contents in versions], dtype=np.int64)
+    raw = b"".join(content for contents in versions for content in contents)
     words = np.frombuffer(raw, dtype=">u8").astype(np.uint64)
     used = words & np.uint64(OFFSET_MASK | ~frame.l2_flags & (1 << 64) - 1)
     where = (used != 0).nonzero()[0]  # of flags: that is quicker than of numbers
@@ -139,14 +154,14 @@ def l2_rows(versions: Sequence[Versions], frame: Frame) -> L2Rows:
     wrong[packed] = outside | ((words[packed] & _COPIED_BIT) != 0)
     rows, places = where >> l2_bits, where & ((1 << l2_bits) - 1)
     unreadable = reserved | (pointers >= frame.limit)
-    plain = np.flatnonzero(pointers >= 0)
+    plain = (pointers >= 0).nonzero()[0]
     shown = ~unreadable & ((words & np.uint64(ZERO)) == 0)
     copied = (words & _COPIED_BIT) != 0
     parts = [(plain, pointers[plain], copied[plain], ~copied[plain], shown[plain])]
     for step in range(compressed.CLUSTERS_TOUCHED_MAX):
         touched = (first + step <= last) & ~outside
         nothing = np.zeros(int(touched.sum()), dtype=np.bool_)
-        parts.append((np.flatnonzero(packed)[touched], first[touched] + step, nothing, nothing, ~nothing))
+        parts.append((packed.nonzero()[0][touched], first[touched] + step, nothing, nothing, ~nothing))
     index, clusters_, copied_, uncopied_, shown_ = (np.concatenate(part) for part in zip(*parts, strict=True))
     loose = packed | astray | unreadable
     bad_rows = np.zeros(int(counts.sum()), dtype=np.bool_)

@@ -216,6 +216,8 @@ class Inspection:
         self._add_leaks_behind_end((counts.reshape(-1)[self.clusters :] != 0).nonzero()[0] + self.clusters)
 
     def _without_repeats(self, blocks: _Pointers) -> _Pointers:
+        if len(blocks.clusters) < 2:
+            return blocks
         firsts = np.unique(blocks.clusters, return_index=True)[1]
         if len(firsts) == len(blocks.clusters):
             return blocks
