@@ -54,7 +54,7 @@ class Contents:
         return found
 
     def _numbered(self, cluster: int, rows: Rows, clusters: Clusters) -> tuple[Sums, "Numbers | None"]:
-        versions = clusters.versions(cluster, rows)
+        versions = clusters.versions(cluster, rows, file_bytes=self._frame.file_bytes)
         return np.array([clusters.number(each) for each in versions.contents], dtype=np.uint64), versions.by_state
 
     def _fixed_sums(self, clusters: Clusters) -> Sums:
@@ -62,7 +62,7 @@ class Contents:
         known = np.zeros(self._frame.clusters, dtype=np.uint64)
         for cluster in self._tables.data_clusters.tolist():
             if cluster not in self._numbers:
-                known[cluster] = clusters.fixed_number(cluster)
+                known[cluster] = clusters.fixed_number(cluster, file_bytes=self._frame.file_bytes)
         fixed = ~self._changes
         sums = np.zeros(len(self._tables.l2.table), dtype=np.uint64)
         np.add.at(sums, self._rows[fixed], self._weights[fixed] * known[self._clusters[fixed]])

@@ -153,19 +153,19 @@ class FastJudge:
 
 
 class _Shared:
-    """What frames know from each other: clusters, by their size and that of the file, and L2 tables."""
+    """What frames know from each other: clusters, by their size, and L2 tables."""
 
     def __init__(self, places: Places) -> None:
         self.places = places
         self.l2_tables = L2Tables()
-        self._clusters: dict[tuple[int, int], Clusters] = {}
+        self._clusters: dict[int, Clusters] = {}
 
     def clusters(self, frame: Frame) -> Clusters:
         """Return the clusters of a frame."""
-        kind = bits, size = frame.cluster_bits, frame.file_bytes
-        if kind not in self._clusters:
-            self._clusters[kind] = Clusters(self.places, bits, size=size)
-        return self._clusters[kind]
+        bits = frame.cluster_bits
+        if bits not in self._clusters:
+            self._clusters[bits] = Clusters(self.places, bits)
+        return self._clusters[bits]
 
 
 class _Some:

@@ -55,8 +55,9 @@ class FrameTables:
         self.trees = trees_of(frame)
         self._blocks = dict(frame.blocks)
         self._wrong = any(self.trees.wrong) or frame.wrong
-        self._l2_versions = [clusters.versions(table, rows) for table in self.trees.tables.tolist()]
-        self._block_versions = [clusters.versions(block, rows) for block in self._blocks.values()]
+        size = frame.file_bytes
+        self._l2_versions = [clusters.versions(table, rows, file_bytes=size) for table in self.trees.tables.tolist()]
+        self._block_versions = [clusters.versions(block, rows, file_bytes=size) for block in self._blocks.values()]
         self.l2 = l2_tables.rows(self._l2_versions, frame)
         self.data_clusters: Numbers = marked(self.l2.entries.clusters, self._size).nonzero()[0]
 

@@ -53,10 +53,9 @@ class Versions:
 
 
 class Clusters:
-    """The clusters of the disks of some states, for clusters of one size and files of one. Contents are made once."""
+    """The clusters of the disks of some states, for clusters of one size. Contents are made once."""
 
-    def __init__(self, places: Places, cluster_bits: int, *, size: int) -> None:
-        self._size = size
+    def __init__(self, places: Places, cluster_bits: int) -> None:
         self._places = places
         self._bits = cluster_bits
         self._columns = places.by_cluster(cluster_bits)
@@ -75,34 +74,39 @@ class Clusters:
         """Tell whether the cluster may hold different things in different states."""
         return cluster in self._columns
 
-    def versions(self, cluster: int, rows: Rows) -> Versions:
-        """Return what `cluster` holds in the states of `rows`."""
+    def versions(self, cluster: int, rows: Rows, *, file_bytes: int) -> Versions:
+        """Return what `cluster` holds in the states of `rows`, whose files have so many bytes."""
         columns = self._columns.get(cluster, ())
         if not columns:
-            return Versions((self.content(cluster, ()),), None)
+            return Versions((self._content(cluster, (), file_bytes),), None)
         firsts, by_state = distinct([rows[:, column] for column in columns])
-        contents = tuple(self.content(cluster, tuple(row)) for row in rows[firsts][:, list(columns)].tolist())
+        versions = rows[firsts][:, list(columns)].tolist()
+        contents = tuple(self._content(cluster, tuple(row), file_bytes) for row in versions)
         return Versions(contents, by_state if len(contents) > 1 else None)
-
-    def content(self, cluster: int, versions: tuple[int, ...]) -> bytes:
-        """Return what a cluster holds when its columns have these versions."""
-        key = (cluster, versions)
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = self._made(cluster, versions)
-        return known
 
     def number(self, content: bytes) -> int:
         """Return a number that tells contents apart, 0 for zeroes; another one in each process."""
         return 0 if content == self._zeroes else hash(content) & _ALL
 
-    def fixed_number(self, cluster: int) -> int:
+    def fixed_number(self, cluster: int, *, file_bytes: int) -> int:
         """Return the number of what a cluster holds that never changes."""
+        if (cluster + 1) << self._bits > file_bytes:
+            return self.number(self._content(cluster, (), file_bytes))
         known = self._fixed_numbers.get(cluster)
         if known is None:
-            known = self._fixed_numbers[cluster] = self.number(self.content(cluster, ()))
+            known = self._fixed_numbers[cluster] = self.number(self._content(cluster, (), file_bytes))
         return known
 
+    def _content(self, cluster: int, versions: tuple[int, ...], file_bytes: int) -> bytes:
+        """Return what a cluster holds when its columns have these versions; behind the end of the file are zeroes."""
+        key = (cluster, versions)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._made(cluster, versions)
+        inside = file_bytes - (cluster << self._bits)
+        return known if inside >= len(known) else known[: max(inside, 0)].ljust(len(known), b"\0")
+
     def _made(self, cluster: int, versions: tuple[int, ...]) -> bytes:
+        first, length = cluster << self._bits, 1 << self._bits
         by_column = dict(zip(self._columns.get(cluster, ()), versions, strict=True))
-        return self._places.patched(cluster << self._bits, 1 << self._bits, by_column, size=self._size)
+        return self._places.patched(first, length, by_column, size=first + length)
