@@ -14,7 +14,6 @@ from snapcheck.fault_injection.crash.columns import Rows
 from snapcheck.fault_injection.crash.frame import Frame
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError
 from snapcheck.fault_injection.crash.tables import FrameTables
-from snapcheck.fault_injection.crash.trees import marked
 from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
 
 Sums = NDArray[np.uint64]
@@ -32,10 +31,10 @@ class Contents:
         first_places = self._slot_of_table() << frame.l2_bits
         self._weights = _mixed(first_places[tables.l2.table[self._rows]] + entries.places[shown])
         loose_weights = _mixed(first_places[tables.l2.table[loose.rows]] + loose.places)
-        changing = [cluster for cluster in tables.data_clusters.tolist() if clusters.changes(cluster)]
-        self._numbers = {cluster: self._numbered(cluster, rows, clusters) for cluster in changing}
-        self._changes = marked(np.array(changing, dtype=np.int64), frame.clusters)[self._clusters]
-        self._fixed = self._fixed_sums(clusters)
+        changing, data = clusters.changing(frame.clusters), tables.data_clusters
+        self._numbers = {each: self._numbered(each, rows, clusters) for each in data[changing[data]].tolist()}
+        self._changes = changing[self._clusters]
+        self._fixed = self._fixed_sums(data[~changing[data]], clusters)
         np.add.at(self._fixed, loose.rows, loose_weights * _mixed(loose.words))
         self._parts_of_table = self._changing_parts()
 
@@ -57,12 +56,10 @@ class Contents:
         versions = clusters.versions(cluster, rows, file_bytes=self._frame.file_bytes)
         return np.array([clusters.number(each) for each in versions.contents], dtype=np.uint64), versions.by_state
 
-    def _fixed_sums(self, clusters: Clusters) -> Sums:
-        """Return by row of the L2 tables the sum over the data clusters that never change."""
+    def _fixed_sums(self, still: Numbers, clusters: Clusters) -> Sums:
+        """Return by row of the L2 tables the sum over the data clusters that never change: those are `still`."""
         known = np.zeros(self._frame.clusters, dtype=np.uint64)
-        for cluster in self._tables.data_clusters.tolist():
-            if cluster not in self._numbers:
-                known[cluster] = clusters.fixed_number(cluster, file_bytes=self._frame.file_bytes)
+        known[still] = clusters.fixed_numbers(still, file_bytes=self._frame.file_bytes)
         fixed = ~self._changes
         sums = np.zeros(len(self._tables.l2.table), dtype=np.uint64)
         np.add.at(sums, self._rows[fixed], self._weights[fixed] * known[self._clusters[fixed]])

@@ -14,8 +14,8 @@ import numpy as np
 from snapcheck.fault_injection.crash.columns import Rows
 from snapcheck.fault_injection.crash.frame import Frame
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError
-from snapcheck.fault_injection.crash.trees import Flags, L2Tables, any_of_row, marked, trees_of
-from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
+from snapcheck.fault_injection.crash.trees import L2Tables, any_of_row, trees_of
+from snapcheck.fault_injection.crash.versions import Clusters, Flags, Numbers, distinct, marked
 from snapcheck.impl.qcow2.host import Codec
 from snapcheck.impl.qcow2.layout import ceil_div
 

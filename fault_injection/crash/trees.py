@@ -7,11 +7,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from snapcheck.fault_injection.crash.frame import Frame
-from snapcheck.fault_injection.crash.versions import Numbers, Versions
+from snapcheck.fault_injection.crash.versions import Flags, Numbers, Versions, marked
 from snapcheck.impl.qcow2 import compressed
 from snapcheck.impl.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, ZERO
 
-Flags = NDArray[np.bool_]
 Words64 = NDArray[np.uint64]
 
 _MASK: Final = np.uint64(OFFSET_MASK)
@@ -76,13 +75,6 @@ def any_of_row(flags: Flags) -> Flags:
     """Return by row whether any of its flags is set."""
     found: Flags = np.logical_or.reduce(flags, axis=1)
     return found
-
-
-def marked(places: Numbers, size: int) -> Flags:
-    """Return flags for `size` places, of which these are set."""
-    marks = np.zeros(size, dtype=np.bool_)
-    marks[places] = True
-    return marks
 
 
 # --- L2 -------------------------------------------------------------------------------------------

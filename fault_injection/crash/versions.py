@@ -10,7 +10,15 @@ from snapcheck.fault_injection.crash.columns import Rows
 from snapcheck.fault_injection.crash.overlay import Places
 
 Numbers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 _ALL: Final = (1 << 64) - 1
+
+
+def marked(places: Numbers, size: int) -> Flags:
+    """Return flags for `size` places, of which these are set."""
+    marks = np.zeros(size, dtype=np.bool_)
+    marks[places] = True
+    return marks
 
 
 def numbered(keys: NDArray[np.integer]) -> tuple[Numbers, Numbers]:
@@ -60,7 +68,8 @@ class Clusters:
         self._bits = cluster_bits
         self._columns = places.by_cluster(cluster_bits)
         self._known: dict[tuple[int, tuple[int, ...]], bytes] = {}
-        self._fixed_numbers: dict[int, int] = {}
+        self._fixed: NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)  # by cluster: the number of what it holds,
+        self._is_known: Flags = np.zeros(0, dtype=np.bool_)  # as far as it is known
         self._zeroes = bytes(1 << cluster_bits)
 
     def columns(self, clusters: Iterable[int]) -> list[int]:
@@ -70,9 +79,10 @@ class Clusters:
             found |= dict.fromkeys(self._columns[cluster])
         return sorted(found)
 
-    def changes(self, cluster: int) -> bool:
-        """Tell whether the cluster may hold different things in different states."""
-        return cluster in self._columns
+    def changing(self, count: int) -> Flags:
+        """Return by cluster, for so many of them, whether it may hold different things in different states."""
+        changing = np.array([*self._columns], dtype=np.int64)
+        return marked(changing[changing < count], count)
 
     def versions(self, cluster: int, rows: Rows, *, file_bytes: int) -> Versions:
         """Return what `cluster` holds in the states of `rows`, whose files have so many bytes."""
@@ -88,14 +98,29 @@ class Clusters:
         """Return a number that tells contents apart, 0 for zeroes; another one in each process."""
         return 0 if content == self._zeroes else hash(content) & _ALL
 
-    def fixed_number(self, cluster: int, *, file_bytes: int) -> int:
-        """Return the number of what a cluster holds that never changes."""
-        if (cluster + 1) << self._bits > file_bytes:
-            return self.number(self._content(cluster, (), file_bytes))
-        known = self._fixed_numbers.get(cluster)
-        if known is None:
-            known = self._fixed_numbers[cluster] = self.number(self._content(cluster, (), file_bytes))
-        return known
+    def fixed_numbers(self, clusters: Numbers, *, file_bytes: int) -> NDArray[np.uint64]:
+        """Return the number of what each of `clusters` holds; they ascend, and are of those that never change."""
+        last = int(clusters[-1]) if len(clusters) else -1
+        if last >= len(self._fixed):
+            more = last + 1 - len(self._fixed)
+            self._fixed = np.pad(self._fixed, (0, more))
+            self._is_known = np.pad(self._is_known, (0, more))
+        missing = clusters[~self._is_known[clusters]]
+        if len(missing):
+            for run in np.split(missing, (missing[1:] - missing[:-1] != 1).nonzero()[0] + 1):
+                self._number_run(int(run[0]), len(run))
+        numbers = self._fixed[clusters]
+        if (last + 1) << self._bits > file_bytes:  # the file ends within it
+            numbers[-1] = self.number(self._content(last, (), file_bytes))
+        return numbers
+
+    def _number_run(self, first: int, count: int) -> None:
+        """Note the numbers of what neighbours hold that never change."""
+        bits = self._bits
+        raw = self._places.columns.base.pread(first << bits, count << bits)
+        numbers = [self.number(raw[place << bits : place + 1 << bits]) for place in range(count)]
+        self._fixed[first : first + count] = np.array(numbers, dtype=np.uint64)
+        self._is_known[first : first + count] = True
 
     def _content(self, cluster: int, versions: tuple[int, ...], file_bytes: int) -> bytes:
         """Return what a cluster holds when its columns have these versions; behind the end of the file are zeroes."""
