@@ -57,7 +57,8 @@ class DeviceSpec:
     that have clusters. The root node is called `name`; the child of a raw-over or filter-over device `name/file`.
     `damage` is done to the image last, in order; what follows from it the model can not say, so only phase `images`
     does any, and asks no more than whether the driver lives. `packed`: the active content is stored compressed, where
-    the image is prepared and its format can do that; nobody who reads it notices.
+    the image is prepared and its format can do that; nobody who reads it notices. `unshared`: the image has no room
+    for reference counts above one (qcow2: refcount_bits=1), so that a snapshot of anything that takes room is refused.
     """
 
     name: str
@@ -69,6 +70,7 @@ class DeviceSpec:
     snapshots: tuple[PreparedSnapshot, ...] = ()
     damage: tuple[Damage, ...] = ()
     packed: bool = False
+    unshared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

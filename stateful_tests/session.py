@@ -52,13 +52,14 @@ from snapcheck.model.operations import (
 )
 from snapcheck.model.setup import DeviceSpec, Kind, Setup
 from snapcheck.stateful_tests.compare import Judge
-from snapcheck.stateful_tests.suit import suited_faults, suited_operation
+from snapcheck.stateful_tests.suit import suited_faults, suited_operation, suited_setup
 from snapcheck.stateful_tests.watchdog import HangError, Watchdog
 
 _LOOKS_ONLY: Final = (CanSnapshot, Find, FindByIdAndName, List, VmstateRead, AllCanSnapshot, AllFind, AllFindVmstateBs)
 GROUP_OPERATIONS: Final = "group operations"
 GROUP_OPERATIONS_ON_NOBODY: Final = "group operations on nobody"
 GROUP_OPERATIONS_STRUCK: Final = "group operations on two or more devices that met a fault"
+REPLACED: Final = "faults replaced by what the system can meet"
 _PROBE_NAME: Final = "probe"
 _PROBE_TAG: Final = 97
 _PROBE_SECTORS: Final = 8
@@ -106,6 +107,8 @@ class Session:
         self._plan = FaultPlan(self._events)
         self._care = care
         self._dog = dog
+        if isinstance(start, Setup):
+            start = suited_setup(start, target.abilities)
         setup = start if isinstance(start, Setup) else start.history.setup
         disks = [disk_for(target, spec) for spec in setup.devices] if isinstance(start, Setup) else _copies(start)
         named = [(spec.name, disk) for spec, disk in zip(setup.devices, disks, strict=True)]
@@ -175,7 +178,10 @@ class Session:
         `everywhere` looks closely at all devices, whatever happened.
         """
         assert not self.over, "the history has ended"
-        operation, faults = suited_operation(operation, self.abilities), suited_faults(faults, self.abilities)
+        drawn, operation = faults, suited_operation(operation, self.abilities)
+        faults = suited_faults(drawn, self.abilities)
+        if faults != drawn:
+            self.counts[REPLACED] += sum(one != other for one, other in zip(faults, drawn, strict=True))
         self.over = self.broken_off = True  # until the step is done: whatever ends it half way ends the history
         skipped = self._arm(faults) if faults else ()
         result = self._perform(operation)

@@ -120,6 +120,8 @@ def _simpler_device(spec: DeviceSpec) -> Iterator[DeviceSpec]:
             yield replace(spec, snapshots=(*spec.snapshots[:index], *spec.snapshots[index + 1 :]))
     if spec.read_only:
         yield replace(spec, read_only=False)
+    if spec.unshared:
+        yield replace(spec, unshared=False)
     if spec.packed:
         yield replace(spec, packed=False)
     if spec.tag:

@@ -5,8 +5,21 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from snapcheck.model.facts import root_of
-from snapcheck.model.operations import AddBitmap, AllCreate, Create, Operation, SaveVm, SubmitWrite, Write, kind_of
+from snapcheck.model.operations import (
+    KINDS,
+    AddBitmap,
+    AllCreate,
+    Create,
+    Operation,
+    SaveVm,
+    SnapshotAction,
+    SubmitWrite,
+    Transaction,
+    Write,
+    kind_of,
+)
 from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Semantics, Setup
+from snapcheck.stateful_tests.draw_setups import HAS_IMAGE
 
 _SECTORS: Final = 16  # two clusters of 4096 bytes
 _CLUSTER_SECTORS: Final = 8
@@ -29,8 +42,31 @@ def starting_points(
     `prepared` says whether the driver opens qcow2 images that the harness prepared, `kinds` what the system performs.
     """
     smaller = (_with_devices(point, devices_max) for point in _POINTS if prepared or not _needs_images(point))
-    able = (point for point in smaller if all(kinds is None or kind_of(each) in kinds for each in point.before))
+    performed = smaller if kinds is None else (_performed(point, kinds) for point in smaller)
+    able = (point for point in performed if all(kinds is None or kind_of(each) in kinds for each in point.before))
     return tuple(dict.fromkeys(replace(each, setup=replace(each.setup, semantics=semantics)) for each in able))
+
+
+def _performed(point: Start, kinds: Sequence[str]) -> Start:
+    """Return `point` with the snapshots before it taken as a system that performs `kinds` can take them."""
+    before = (each for operation in point.before for each in _taken(operation, point.setup, kinds))
+    return replace(point, before=tuple(before))
+
+
+def _taken(operation: Operation, setup: Setup, kinds: Sequence[str]) -> tuple[Operation, ...]:
+    """Return what takes the same snapshots, but for VM state: the operation, savevm, a transaction, or creates."""
+    if kind_of(operation) in kinds or not isinstance(operation, AllCreate | SaveVm | Create):
+        return (operation,)
+    name = operation.name or ""
+    if isinstance(operation, Create):
+        devices = [operation.device]
+    elif KINDS[SaveVm] in kinds:  # with VM state, or nobody could load it
+        return (SaveVm(name),)
+    else:
+        devices = [each.name for each in setup.devices if each.kind in HAS_IMAGE]
+    if KINDS[Transaction] in kinds:
+        return (Transaction(tuple(SnapshotAction(device, name) for device in devices)),)
+    return tuple(Create(device, name) for device in devices)
 
 
 def _with_devices(point: Start, devices_max: int) -> Start:
@@ -41,7 +77,7 @@ def _with_devices(point: Start, devices_max: int) -> Start:
 
 
 def _needs_images(point: Start) -> bool:
-    return any(spec.snapshots or spec.packed for spec in point.setup.devices)
+    return any(spec.snapshots or spec.packed or spec.unshared for spec in point.setup.devices)
 
 
 def _spec(number: int, kind: Kind = Kind.DRIVER, *, snapshots: tuple[PreparedSnapshot, ...] = ()) -> DeviceSpec:
@@ -111,4 +147,6 @@ _POINTS: Final = (
         ))
     ),
     Start(_group(Kind.DRIVER, Kind.PLAIN, Kind.DRIVER)),
+    # one in which nothing can be shared
+    Start(Setup((_spec(0), replace(_spec(1), unshared=True), _spec(2)))),
 )  # fmt: skip

@@ -30,7 +30,10 @@ def prepared_image(spec: DeviceSpec) -> MemoryFile:
 @lru_cache(maxsize=_IMAGES_KEPT)
 def _image(spec: DeviceSpec) -> MemoryFile:
     file = MemoryFile("prepared")
-    with Image.create(file, size_bytes=spec.sectors * SECTOR, cluster_bytes=spec.cluster_bytes) as image:
+    bits = 1 if spec.unshared else 16
+    with Image.create(
+        file, size_bytes=spec.sectors * SECTOR, cluster_bytes=spec.cluster_bytes, refcount_bits=bits
+    ) as image:
         for snapshot in spec.snapshots:
             _stamp(image, snapshot.sectors, snapshot.tag)
             _take(image, snapshot)

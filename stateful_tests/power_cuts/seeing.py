@@ -61,5 +61,9 @@ def observation(device: str, seen: Seen, target: Target) -> Observation:
     view = seen.view
     if target.as_shown is not None and view.snapshots is not None:
         view = replace(view, snapshots=tuple(map(target.as_shown, view.snapshots)))
-        contents = None if contents is None else tuple(replace(held, vmstate=None) for held in contents)
+    if target.state_as_shown is not None and contents is not None:
+        show = target.state_as_shown
+        contents = tuple(
+            held if held.vmstate is None else replace(held, vmstate=show(held.vmstate)) for held in contents
+        )
     return Observation(device, Level.FULL, view, view, contents, seen.check)

@@ -82,9 +82,13 @@ class Devices:
         if present:
             with suppress(RefusedError):
                 self.open(device)
-                for node, name in bitmaps:
-                    self._monitor.execute("block-dirty-bitmap-add", {"node": node_of(node), "name": name})
-                device.bitmaps.update(bitmaps)
+                self.track(device, bitmaps)
+
+    def track(self, device: Device, bitmaps: Iterable[tuple[str, str]]) -> None:
+        """Give an open device dirty bitmaps: node and name."""
+        for node, name in bitmaps:
+            self._monitor.execute("block-dirty-bitmap-add", {"node": node_of(node), "name": name})
+            device.bitmaps.add((node, name))
 
     # --- opening and closing ----------------------------------------------------------------------
     def open(self, device: Device) -> None:

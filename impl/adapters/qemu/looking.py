@@ -17,6 +17,7 @@ from snapcheck.impl.adapters.qemu.monitor import Asked, Json, RefusedError
 from snapcheck.impl.adapters.qemu.nbd import Command
 from snapcheck.impl.adapters.qemu.process import IMG, run_program
 from snapcheck.impl.adapters.qemu.pump import Pump
+from snapcheck.impl.adapters.qemu.saved import SavedMachine
 from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.impl.checked import StartError
 from snapcheck.impl.driver import Capabilities
@@ -24,12 +25,12 @@ from snapcheck.impl.observe import CONTENT_BYTES_MAX, contents_of, inspected, no
 from snapcheck.impl.qcow2.driver import open_driver
 from snapcheck.model.content import tags_of
 from snapcheck.model.errno import Errno
-from snapcheck.model.history import Check, Level, Observation, View
+from snapcheck.model.history import Check, Level, Observation, SnapshotContent, View
 from snapcheck.model.setup import Kind
 from snapcheck.model.snapshot import SnapshotInfo
 
 _SECOND: Final = "second-opinion"
-_READS: Final = Capabilities(vmstate=False)  # the VM's state is QEMU's own and no pattern of ours
+_READS: Final = Capabilities()
 
 
 class Clock:
@@ -52,6 +53,11 @@ class Clock:
 
     def _is_ours(self, instant_ns: int) -> bool:
         return any(begun <= instant_ns <= ended for begun, ended in reversed(self._spans))
+
+
+def with_state(held: SnapshotContent | None, saved: SavedMachine) -> SnapshotContent | None:
+    """Return what a snapshot holds, with a state of the machine that was `saved` as the harness shows it."""
+    return held if held is None or held.vmstate is None else replace(held, vmstate=saved.shown(held.vmstate))
 
 
 class HeldError(Exception):
@@ -101,8 +107,12 @@ class SecondOpinion:
 class Looker:
     """Looks at devices. What the monitor shows is asked for once, until `changed` says that it may be another."""
 
-    def __init__(self, monitor: Asked, devices: Devices, clock: Clock, second_opinion: SecondOpinion) -> None:
+    def __init__(
+        self, monitor: Asked, devices: Devices, clock: Clock, second_opinion: SecondOpinion,
+        saved: SavedMachine | None,
+    ) -> None:  # fmt: skip
         self._second_opinion = second_opinion
+        self._saved = saved
         self._monitor = monitor
         self._devices = devices
         self._clock = clock
@@ -138,6 +148,8 @@ class Looker:
         clone = device.disk.clone()
         listed = seen.disk.snapshots
         contents = None if listed is None else contents_of(clone, listed, open_driver, _READS)
+        if contents is not None and self._saved is not None:
+            contents = tuple(with_state(held, self._saved) for held in contents)
         return replace(seen, contents=contents, check=self._second_opinion.on(inspected(clone), clone))
 
     def _reopened(self, device: Device, memory: View) -> View:

@@ -75,7 +75,8 @@ class QemuSystem:
         self._monitor = self.through(process.monitor)
         self._second_opinion = SecondOpinion(process.pump, process.disks)
         self._devices = Devices(process.pump, self._monitor, process.disks, process.address)
-        self._looker = Looker(self._monitor, self._devices, KEEPER.clock, self._second_opinion)
+        saved = KEEPER.saved.get(self.program)
+        self._looker = Looker(self._monitor, self._devices, KEEPER.clock, self._second_opinion, saved)
 
     def through(self, monitor: Asked) -> Asked:
         """Return what is asked in the place of QEMU's monitor: that monitor. A proxy here is how a bug is planted."""
@@ -96,12 +97,19 @@ class QemuSystem:
         """Return a snapshot that QEMU took without its date."""
         return KEEPER.clock.undated(info)
 
+    @classmethod
+    def state_as_shown(cls, raw: bytes) -> bytes:
+        """Return the VM state of a snapshot as it is compared: what the machine saves is a pattern of the harness."""
+        saved = KEEPER.saved.get(cls.program)
+        return raw if saved is None else saved.shown(raw)
+
     @property
     def abilities(self) -> Abilities:
         """What can be seen of QEMU: answers and disks, and no call inside."""
+        saved = KEEPER.saved.get(self.program)
         return Abilities(
             calls=False, cells=False, locks=False, drains=False, call_faults=False, any_bytes=False, children=False,
-            errnos=nbd.ERRNOS, vmstate_bytes=KEEPER.vmstate_bytes.get(self.program),
+            errnos=nbd.ERRNOS, vmstate_bytes=None if saved is None else len(saved.raw),
             operations=tuple(word for kind, word in KINDS.items() if kind in self._table),
         )  # fmt: skip
 
@@ -236,7 +244,11 @@ class QemuSystem:
         return OK
 
     def _resize_plain(self, device: Device, size: int) -> Result:
-        """Give a raw device another size: the disk below it does not grow by itself (NBD), so it is changed instead."""
+        """Give a raw device another size: the disk below it does not grow by itself (NBD), so it is changed instead.
+
+        For that the device is closed, which whoever resizes does not see: its bitmaps are there afterwards.
+        """
+        bitmaps = sorted(device.bitmaps)
         self._devices.close(device)
         try:
             device.disk.truncate(size)
@@ -244,6 +256,7 @@ class QemuSystem:
             return Result(error.errno)
         finally:
             self._devices.open(device)
+            self._devices.track(device, bitmaps)
         return OK
 
     # --- snapshots --------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from snapcheck.impl.adapters.qemu.answers import device_in, errno_of
 from snapcheck.impl.adapters.qemu.keeper import KEEPER
 from snapcheck.impl.adapters.qemu.looking import SecondOpinion
 from snapcheck.impl.adapters.qemu.process import DAEMON, MACHINE
+from snapcheck.impl.blockfile import BlockFile
 from snapcheck.impl.driver import abandon
 from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.impl.targets import StartError, find_target
@@ -72,6 +73,41 @@ def test_a_saved_machine_comes_back_with_the_content_of_all_its_disks(driver: st
     writes = Write("d0", 0, 8, 20), Write("d1", 8, 8, 21)
     steps, found = performed(SaveVm("a"), *writes, SaveVm("a"), *writes, LoadVm("a"), DelVm("a"), driver=driver)
     assert [step.result.errno for step in steps] == [Errno.OK] * 8
+    assert found == []
+
+
+def test_what_a_snapshot_holds_of_the_machine_is_compared() -> None:
+    disks: dict[str, BlockFile] = {}
+
+    def noted(name: str, disk: BlockFile) -> BlockFile:
+        return disks.setdefault(name, disk)
+
+    with Session(find_target("qemu"), group(PLAIN), below=noted) as session:
+        assert session.step(SaveVm("a")) == []
+        assert session.step(Flush("d0"), everywhere=True) == []
+        image = disks["d0"].pread(0, disks["d0"].size())
+        disks["d0"].pwrite(image.index(b"QEVM") + 40, b"somebody else's")
+        found = session.finish()
+    assert {each.law for each in found} == {Law.SNAPSHOT_IMMUTABLE}
+    assert "VM state byte" in found[0].actual
+
+
+@pytest.mark.parametrize("driver", ["qemu", "qemu-jobs", "qemu-storage-daemon", "qemu-img"])
+def test_a_device_in_which_nothing_can_be_shared_is_the_one_that_fails(driver: str) -> None:
+    devices = (DeviceSpec("d0", sectors=16, tag=9), DeviceSpec("d1", sectors=16, tag=9, unshared=True))
+    take = {"qemu-storage-daemon": transaction("d0", "d1"), "qemu-img": Create("d1", "a")}.get(driver, SaveVm("a"))
+    with Session(find_target(driver), Setup(devices, Semantics.MODERN)) as session:
+        found = session.step(take) + session.finish()
+        result = session.history.steps[0].result
+    assert result.errno in {Errno.EINVAL, Errno.EUNTOLD}  # savevm does not tell
+    assert result.first_bad == (None if driver == "qemu-img" else "d1")
+    assert [each.summary for each in found if each.severity is Severity.ERROR] == []
+
+
+def test_a_raw_device_keeps_its_bitmaps_when_it_gets_another_size() -> None:
+    operations = AddBitmap("d0", "bm0"), Resize("d0", 40), AddBitmap("d0", "bm0")
+    steps, found = performed(*operations, kinds=(Kind.PLAIN,))
+    assert [step.result.errno for step in steps] == [Errno.OK, Errno.OK, Errno.EEXIST]
     assert found == []
 
 
