@@ -449,11 +449,10 @@ def create(device: Device, sn: SnapshotInfo, blow: Blow | None) -> Replies:
 
 
 def _takes_room(image: Image) -> bool:
-    """Tell whether the active state surely holds something else than zeroes."""
+    """Tell whether the active state surely holds something else than zeroes; VM state may go over to the snapshot."""
     unsure = {sector for sector, others in image.content.maybe if ZERO in others}
-    return bool(image.vmstate) or any(
-        tag != ZERO and sector not in unsure for sector, tag in enumerate(image.content.tags)
-    )
+    written = (sector for sector, tag in enumerate(image.content.tags) if tag != ZERO)
+    return any(sector not in unsure for sector in written)
 
 
 def _created(device: Device, chosen: SnapshotInfo, blow: Blow | None) -> Device:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from snapcheck.fault_injection.plan import FaultPlan
 from snapcheck.impl.blockfile import BlockFile, MemoryFile
-from snapcheck.impl.driver import System
+from snapcheck.impl.driver import System, prepare
 from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.impl.targets import StartError, Target
 from snapcheck.model.device import World
@@ -183,7 +183,10 @@ class Session:
         if faults != drawn:
             self.counts[REPLACED] += sum(one != other for one, other in zip(faults, drawn, strict=True))
         self.over = self.broken_off = True  # until the step is done: whatever ends it half way ends the history
-        skipped = self._arm(faults) if faults else ()
+        skipped: tuple[int, ...] = ()
+        if faults:
+            self._prepare(operation)
+            skipped = self._arm(faults)
         result = self._perform(operation)
         if faults:
             self._plan.disarm()
@@ -277,6 +280,10 @@ class Session:
         return [] if harmless is None else self.step(harmless, everywhere=True)
 
     # --- faults -----------------------------------------------------------------------------------
+    def _prepare(self, operation: Operation) -> None:
+        prepare(self._system, operation)
+        self._events.take()
+
     def _arm(self, faults: tuple[Fault, ...]) -> tuple[int, ...]:
         """Arm what can be injected, and return the indices of what can not."""
         plan, system = self._plan, self._system

@@ -16,7 +16,7 @@ from snapcheck.impl.adapters.qemu.daemon import QemuDaemon
 from snapcheck.impl.adapters.qemu.devices import UNLIMITED, Device
 from snapcheck.impl.adapters.qemu.monitor import RefusedError
 from snapcheck.impl.adapters.qemu.process import IMG, run_program
-from snapcheck.impl.adapters.qemu.system import NO_MEDIUM, OK
+from snapcheck.impl.adapters.qemu.system import DEAD, NO_MEDIUM, OK
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.observe import nothing_seen
 from snapcheck.model.history import Abilities, Level, Observation, Result
@@ -72,14 +72,24 @@ class QemuImg(QemuDaemon):
             self._devices.open(device)
             device.away = False
 
-    def perform(self, operation: Operation) -> Result:
-        """Perform one operation; the daemon has the device open for those that are not qemu-img's."""
+    def prepare(self, operation: Operation) -> None:
+        """Have the device where the operation wants it: what can not be done now is tried again, and told, by it."""
+        with suppress(RefusedError, *DEAD):
+            self._get_ready(operation)
+
+    def _get_ready(self, operation: Operation) -> None:
+        """Put a device away from the daemon for what qemu-img does, and fetch it for everything else."""
         device = self._devices.by_name[getattr(operation, "device", "").partition("/")[0]]
-        if not isinstance(operation, _OFFLINE):
-            try:
-                self._fetch(device)
-            except RefusedError as error:
-                return refusal(str(error))
+        (self._put_away if isinstance(operation, _OFFLINE) else self._fetch)(device)
+
+    def perform(self, operation: Operation) -> Result:
+        """Perform one operation."""
+        try:
+            self._get_ready(operation)
+        except RefusedError as error:
+            return refusal(str(error))
+        except DEAD as error:
+            return Result(crash=self._obituary(error))
         return super().perform(operation)
 
     def observe(self, device: str, *, level: Level) -> Observation:
@@ -107,7 +117,6 @@ class QemuImg(QemuDaemon):
 
     def _snapshot(self, name: str, what: str, argument: str) -> Result:
         device = self._devices.by_name[name]
-        self._put_away(device)
         if not device.away or device.spec.kind is Kind.EMPTY:
             return replace(NO_MEDIUM, message="there is no image")
         image = f"json:{json.dumps(self._devices.nodes(device))}"

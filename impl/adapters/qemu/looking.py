@@ -5,6 +5,7 @@ whether the image is sound, our own engine reads from a clone of the disk: QEMU 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, cast
@@ -30,6 +31,7 @@ from snapcheck.model.setup import Kind
 from snapcheck.model.snapshot import SnapshotInfo
 
 _SECOND: Final = "second-opinion"
+_CLOSED: Final = re.compile(r"Block device ([^ .]+)\S* is ejected")
 _READS: Final = Capabilities()
 
 
@@ -187,9 +189,20 @@ class Looker:
     def _image(self, device: Device) -> Json | None:
         """Return what the monitor shows of a device's image; None for a node whose driver is closed."""
         if self._shown is None:
-            nodes = cast("list[Json]", self._monitor.execute("query-named-block-nodes", {"flat": True}))
-            self._shown = {node["node-name"]: node["image"] for node in nodes}
+            self._shown = {node["node-name"]: node["image"] for node in self._nodes()}
         return self._shown.get(device.name)
+
+    def _nodes(self) -> list[Json]:
+        """Return all nodes. QEMU shows none as long as there is one whose driver is closed, so that one has to go."""
+        while True:
+            try:
+                return cast("list[Json]", self._monitor.execute("query-named-block-nodes", {"flat": True}))
+            except RefusedError as error:
+                found = _CLOSED.search(str(error))
+                device = found and self._devices.by_name.get(found[1])
+                if not device or device.dead:
+                    raise
+                self._devices.bury(device)
 
     def _list(self, image: Json) -> tuple[SnapshotInfo, ...]:
         return tuple(

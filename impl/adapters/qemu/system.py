@@ -52,7 +52,7 @@ from snapcheck.model.snapshot import SnapshotInfo
 OK: Final = Result()
 NO_MEDIUM: Final = Result(Errno.ENOMEDIUM)
 _SEVERAL: Final = (SaveVm, LoadVm, DelVm, Transaction)
-_DEAD: Final = (GoneError, StuckError, ConnectionError)
+DEAD: Final = (GoneError, StuckError, ConnectionError)
 
 
 class QemuSystem:
@@ -124,7 +124,7 @@ class QemuSystem:
         except RefusedError as error:
             self.close()  # nobody else will: the history has not begun
             raise UnsupportedSetupError(str(error)) from error
-        except _DEAD as error:
+        except DEAD as error:
             raise StartError(self._obituary(error)) from error
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class QemuSystem:
         try:
             self._devices.remove_all()
             KEEPER.give_back(self._process)
-        except (*_DEAD, RefusedError):
+        except (*DEAD, RefusedError):
             KEEPER.end(self._process)
 
     def abandon(self) -> None:
@@ -158,7 +158,7 @@ class QemuSystem:
             return self._table[type(operation)](operation)
         except RefusedError as error:
             return refusal(str(error), self._devices.by_name)
-        except _DEAD as error:
+        except DEAD as error:
             return Result(crash=self._obituary(error))
         finally:
             KEEPER.clock.took(begun, time.time_ns())
@@ -172,7 +172,7 @@ class QemuSystem:
             self._restart()
             seen = Observation(device, level, held.memory, self._looker.view(found), held=str(held))
             return self._looker.whole(seen, found)
-        except _DEAD as error:
+        except DEAD as error:
             raise CrashError(self._obituary(error)) from error
 
     def _restart(self) -> None:
