@@ -15,6 +15,7 @@ from snapcheck.model.operations import (
     SnapshotAction,
     SubmitWrite,
     Transaction,
+    VmstateWrite,
     Write,
     kind_of,
 )
@@ -39,18 +40,24 @@ def starting_points(
 ) -> tuple[Start, ...]:
     """Return where to start, the simplest first, on at most three devices.
 
-    `prepared` says whether the driver opens qcow2 images that the harness prepared, `kinds` what the system performs.
+    `prepared` says whether the driver opens qcow2 images that the harness prepared, `kinds` what the system performs:
+    what it does not is left out.
     """
-    smaller = (_with_devices(point, devices_max) for point in _POINTS if prepared or not _needs_images(point))
-    performed = smaller if kinds is None else (_performed(point, kinds) for point in smaller)
-    able = (point for point in performed if all(kinds is None or kind_of(each) in kinds for each in point.before))
+    usable = (point for point in _POINTS if prepared or not _needs_images(point))
+    able = (_fitted(point, devices_max, kinds) for point in usable)
     return tuple(dict.fromkeys(replace(each, setup=replace(each.setup, semantics=semantics)) for each in able))
 
 
-def _performed(point: Start, kinds: Sequence[str]) -> Start:
-    """Return `point` with the snapshots before it taken as a system that performs `kinds` can take them."""
-    before = (each for operation in point.before for each in _taken(operation, point.setup, kinds))
-    return replace(point, before=tuple(before))
+def _fitted(point: Start, devices_max: int, kinds: Sequence[str] | None) -> Start:
+    """Return a point with fewer devices, and with what a system that performs `kinds` can do on them."""
+    left = point.setup.devices[:devices_max]
+    names = {spec.name for spec in left}
+    there = (each for each in point.before if root_of(getattr(each, "device", left[0].name)) in names)
+    setup = replace(point.setup, devices=left)
+    if kinds is None:
+        return Start(setup, tuple(there))
+    taken = (each for operation in there for each in _taken(operation, setup, kinds))
+    return Start(setup, tuple(each for each in taken if kind_of(each) in kinds))
 
 
 def _taken(operation: Operation, setup: Setup, kinds: Sequence[str]) -> tuple[Operation, ...]:
@@ -67,13 +74,6 @@ def _taken(operation: Operation, setup: Setup, kinds: Sequence[str]) -> tuple[Op
     if KINDS[Transaction] in kinds:
         return (Transaction(tuple(SnapshotAction(device, name) for device in devices)),)
     return tuple(Create(device, name) for device in devices)
-
-
-def _with_devices(point: Start, devices_max: int) -> Start:
-    left = point.setup.devices[:devices_max]
-    names = {spec.name for spec in left}
-    before = tuple(each for each in point.before if root_of(getattr(each, "device", left[0].name)) in names)
-    return Start(replace(point.setup, devices=left), before)
 
 
 def _needs_images(point: Start) -> bool:
@@ -96,8 +96,8 @@ def _overwritten(*devices: str) -> tuple[Operation, ...]:
     return tuple(Write(device, 0, _CLUSTER_SECTORS, 20) for device in devices)
 
 
-def _image(snapshot_id: str, name: str, tag: int) -> PreparedSnapshot:
-    return PreparedSnapshot(snapshot_id, name, sectors=_SECTORS, tag=tag, date_sec=1_600_000_000)
+def _image(snapshot_id: str, name: str, tag: int, *, sectors: int = _SECTORS) -> PreparedSnapshot:
+    return PreparedSnapshot(snapshot_id, name, sectors=sectors, tag=tag, date_sec=1_600_000_000)
 
 
 _CROSSED: Final = (_image("1", "2", 11), _image("2", "1", 12), _image("3", "a", 11))
@@ -108,15 +108,18 @@ _POINTS: Final = (
     Start(_group(*_PAIR)),
     # one snapshot everywhere
     Start(_group(*_THREE), (AllCreate("a"), *_overwritten("d0", "d1", "d2"))),
-    # ids beyond 32 bits, and names that are another's id
+    # ids beyond 32 bits, taken at another size, and names that are another's id
     Start(
         Setup((
-            _spec(0, snapshots=(_image("4294967297", "a", 11),)),
+            _spec(0, snapshots=(_image("4294967297", "a", 11, sectors=_SECTORS + _CLUSTER_SECTORS),)),
             _spec(1, snapshots=(_image("1", "2", 11), _image("2", "1", 12))),
         ))
     ),
-    # two snapshots, one with VM state
-    Start(_group(*_PAIR), (SaveVm("a"), *_overwritten("d0", "d1"), AllCreate("b"), *_overwritten("d1"))),
+    # two snapshots, one with VM state, and VM state that no snapshot holds
+    Start(
+        _group(*_PAIR),
+        (SaveVm("a"), *_overwritten("d0", "d1"), AllCreate("b"), *_overwritten("d1"), VmstateWrite("d1", 0, 765, 30)),
+    ),
     # compressed clusters
     Start(
         Setup((
