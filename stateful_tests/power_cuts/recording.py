@@ -14,6 +14,7 @@ from snapcheck.model.history import History
 from snapcheck.model.operations import Operation
 from snapcheck.model.setup import Setup
 from snapcheck.stateful_tests.session import Care, Session
+from snapcheck.stateful_tests.suit import suited_operation
 from snapcheck.stateful_tests.watchdog import Watchdog
 
 
@@ -70,7 +71,8 @@ def record(target: Target, setup: Setup, operations: Sequence[Operation], *, dog
         world, since = session.world, 0
         remains = begin(world)
         stages = Course((remains,), frozenset())
-        for number, operation in enumerate(operations):
+        for number, drawn in enumerate(operations):
+            operation = suited_operation(drawn, session.abilities)
             world, since, log.step = session.world, log.position, number
             stages = course(stages.stages[-1], world, operation)
             found = session.step(operation)

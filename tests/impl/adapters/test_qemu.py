@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from snapcheck.fault_injection.crash.cuts import Persistence
 from snapcheck.impl.adapters.qemu import pump
 from snapcheck.impl.adapters.qemu.answers import device_in, errno_of
 from snapcheck.impl.adapters.qemu.keeper import KEEPER
@@ -16,11 +17,13 @@ from snapcheck.impl.blockfile import BlockFile
 from snapcheck.impl.driver import abandon
 from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.impl.targets import StartError, find_target
+from snapcheck.model.content import vmstate_pattern
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import Fails, Fault, IoFault
 from snapcheck.model.history import Check, EventList, Io, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import (
+    OWN_STATE_TAG,
     AddBitmap,
     Create,
     Delete,
@@ -39,6 +42,8 @@ from snapcheck.model.operations import (
     Write,
 )
 from snapcheck.model.setup import DeviceSpec, Kind, Semantics, Setup
+from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan
+from snapcheck.stateful_tests.power_cuts.recording import record
 from snapcheck.stateful_tests.session import Session
 
 pytestmark = pytest.mark.usefixtures("running_qemu")
@@ -90,6 +95,18 @@ def test_what_a_snapshot_holds_of_the_machine_is_compared() -> None:
         found = session.finish()
     assert {each.law for each in found} == {Law.SNAPSHOT_IMMUTABLE}
     assert "VM state byte" in found[0].actual
+
+
+def test_what_a_power_cut_leaves_of_the_machine_is_compared_as_it_is_shown() -> None:
+    setup = Setup((DeviceSpec("d0", sectors=16, cluster_bytes=512),), Semantics.MODERN)
+    recording = record(find_target("qemu"), setup, [SaveVm("a", tag=90)]).recording
+    assert recording is not None
+    judged = [*CutJudge(recording).judge(Plan((Persistence.EPOCH,), 512))]
+    states = {
+        held.vmstate for left in judged if isinstance(left, Left) for held in left.observed.contents or () if held
+    }
+    assert states == {vmstate_pattern(tag=OWN_STATE_TAG, offset=0, length=765)}
+    assert not [each for each in judged if isinstance(each, Found)]
 
 
 @pytest.mark.parametrize("driver", ["qemu", "qemu-jobs", "qemu-storage-daemon", "qemu-img"])
@@ -193,6 +210,9 @@ def test_qemu_img_has_a_second_opinion_on_an_image_that_our_checker_finds_clean(
     opinion = SecondOpinion(process.pump, process.disks)
     image = prepared_image(DeviceSpec("d0", tag=3))
     assert opinion.on(Check(), image) == Check()
+    leaky = image.clone()
+    leaky.pwrite(8192 + 2 * 4, b"\0\2")  # what is counted twice and referenced once may be written to all the same
+    assert opinion.on(Check(), leaky) == Check()
     image.pwrite(8192, bytes(64))  # refcounts
     assert opinion.on(Check(), image).corruptions > 0
     KEEPER.give_back(process)
