@@ -53,11 +53,15 @@ def _fitted(point: Start, devices_max: int, kinds: Sequence[str] | None) -> Star
     left = point.setup.devices[:devices_max]
     names = {spec.name for spec in left}
     there = (each for each in point.before if root_of(getattr(each, "device", left[0].name)) in names)
-    setup = replace(point.setup, devices=left)
+    return performed(Start(replace(point.setup, devices=left), tuple(there)), kinds)
+
+
+def performed(point: Start, kinds: Sequence[str] | None) -> Start:
+    """Return a point with what a system that performs `kinds` can do in the place of what was done before."""
     if kinds is None:
-        return Start(setup, tuple(there))
-    taken = (each for operation in there for each in _taken(operation, setup, kinds))
-    return Start(setup, tuple(each for each in taken if kind_of(each) in kinds))
+        return point
+    taken = (each for operation in point.before for each in _taken(operation, point.setup, kinds))
+    return replace(point, before=tuple(each for each in taken if kind_of(each) in kinds))
 
 
 def _taken(operation: Operation, setup: Setup, kinds: Sequence[str]) -> tuple[Operation, ...]:
@@ -65,10 +69,11 @@ def _taken(operation: Operation, setup: Setup, kinds: Sequence[str]) -> tuple[Op
     if kind_of(operation) in kinds or not isinstance(operation, AllCreate | SaveVm | Create):
         return (operation,)
     name = operation.name or ""
+    plain = isinstance(operation, Create) and not operation.vm_state_size
+    if KINDS[SaveVm] in kinds and not plain:  # with VM state, or nobody could load it
+        return (SaveVm(name),)
     if isinstance(operation, Create):
         devices = [operation.device]
-    elif KINDS[SaveVm] in kinds:  # with VM state, or nobody could load it
-        return (SaveVm(name),)
     else:
         devices = [each.name for each in setup.devices if each.kind in HAS_IMAGE]
     if KINDS[Transaction] in kinds:

@@ -26,11 +26,10 @@ from snapcheck.model.operations import (
     VmstateWrite,
     Write,
     WriteZeroes,
-    kind_of,
 )
 from snapcheck.model.setup import DeviceSpec, Semantics, Setup
 from snapcheck.stateful_tests.small_operations import expected, like_an_earlier_one, small_operations
-from snapcheck.stateful_tests.starting_points import Start
+from snapcheck.stateful_tests.starting_points import Start, performed
 
 _TAG: Final = 9
 _GROUPS: Final = (AllCreate, AllGoto, AllDelete, LoadVm, DelVm, Transaction)
@@ -80,8 +79,7 @@ STARTS: Final = (
 
 def starts(*, devices_max: int, semantics: Semantics, kinds: Sequence[str] | None = None) -> tuple[Start, ...]:
     """Return where workloads start, for groups of up to `devices_max`, on a system that performs `kinds`."""
-    able = (start for _, start in STARTS if all(kinds is None or kind_of(each) in kinds for each in start.before))
-    fit = (start for start in able if len(start.setup.devices) <= devices_max)
+    fit = (performed(start, kinds) for _, start in STARTS if len(start.setup.devices) <= devices_max)
     return tuple(replace(start, setup=replace(start.setup, semantics=semantics)) for start in fit)
 
 

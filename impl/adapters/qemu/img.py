@@ -19,6 +19,7 @@ from snapcheck.impl.adapters.qemu.process import IMG, run_program
 from snapcheck.impl.adapters.qemu.system import DEAD, NO_MEDIUM, OK
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.observe import nothing_seen
+from snapcheck.model.errno import Errno
 from snapcheck.model.history import Abilities, Level, Observation, Result
 from snapcheck.model.operations import (
     AddBitmap,
@@ -113,7 +114,10 @@ class QemuImg(QemuDaemon):
 
     def _delete(self, operation: Delete) -> Result:
         assert operation.name is not None, "qemu-img deletes by name (Abilities.ids)"
-        return self._snapshot(operation.device, "-d", operation.name)
+        result = self._snapshot(operation.device, "-d", operation.name)
+        if result.errno is Errno.ENOENT and self._devices.by_name[operation.device].spec.kind is Kind.PLAIN:
+            return replace(result, errno=Errno.EUNTOLD)  # it looks first, and finds none where there can be none (A.1)
+        return result
 
     def _snapshot(self, name: str, what: str, argument: str) -> Result:
         device = self._devices.by_name[name]
