@@ -12,6 +12,7 @@ from typing import Any, Final
 from snapcheck.impl.adapters.qemu.disks import ROOM_BYTES, DiskServer
 from snapcheck.impl.adapters.qemu.guest import Guest
 from snapcheck.impl.adapters.qemu.monitor import Asked, Json, RefusedError
+from snapcheck.impl.adapters.qemu.nbd import Command
 from snapcheck.impl.adapters.qemu.pump import Pump
 from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.impl.qcow2.image import Image
@@ -135,6 +136,16 @@ class Devices:
             if device.is_open:
                 self._monitor.execute("blockdev-del", {"node-name": device.name})
         self.by_name.clear()
+
+    def flush_all(self) -> None:
+        """Have a guest of each device flush it, as far as that goes."""
+        for device in self.by_name.values():
+            if device.is_open and not device.read_only:
+                if device.guest is None:
+                    self.export_from(device)
+                with suppress(BlockError):
+                    if device.guest is not None:
+                        device.guest.request(Command.FLUSH)
 
     # --- exports ----------------------------------------------------------------------------------
     def guest_of(self, device: Device, size: int) -> Guest:

@@ -7,7 +7,6 @@ outside, and every read and write below QEMU is seen.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from snapcheck.impl.adapters.qemu import nbd
@@ -178,10 +177,7 @@ class QemuSystem:
     def _restart(self) -> None:
         """End a QEMU that holds on to a device, and open everything in another: there is no other way on."""
         devices = [*self._devices.by_name.values()]
-        for device in devices:
-            if device.guest is not None and not device.read_only:
-                with suppress(BlockError):
-                    device.guest.request(Command.FLUSH)
+        self._devices.flush_all()
         KEEPER.end(self._process)
         self._take_process()
         for device in devices:
