@@ -10,7 +10,7 @@ disks are used further, repaired, and opened with a second cut.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from random import Random
 from typing import Final, NamedTuple
@@ -194,6 +194,8 @@ class _Crash:
             chooser, semantics=self._unit.semantics, devices_max=self._unit.devices,
             qcow2_prepared=self._target.format == "qcow2",
         )  # fmt: skip
+        # Whether a create succeeds where nothing can be shared is not always known before it is made.
+        setup = replace(setup, devices=tuple(replace(spec, unshared=False) for spec in setup.devices))
         kinds = tuple(kind for kind in CHANGING_KINDS if self._able.operations is None or kind in self._able.operations)
         workload = _Workload(setup, (), first_state(setup))
         for _ in range(rng.randint(1, _STEPS_MAX)):
