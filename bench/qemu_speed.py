@@ -26,6 +26,7 @@ from snapcheck.impl.targets import find_target
 from snapcheck.model.faults import Fails, IoFault
 from snapcheck.model.operations import DelVm, LoadVm, Operation, SaveVm
 from snapcheck.model.setup import DeviceSpec, Semantics, Setup
+from snapcheck.stateful_tests.gather import rare_collections
 from snapcheck.stateful_tests.session import Care, Session
 
 SETUP = Setup(tuple(DeviceSpec(f"d{at}", sectors=16, tag=9) for at in range(3)), Semantics.MODERN)
@@ -113,6 +114,7 @@ def main() -> None:
     """Print the figures."""
     turns = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     with ExitStack() as stack:
+        stack.enter_context(rare_collections())  # as in every phase
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         runners = {
             "harness, light looks": harness(stack), "bare, the same disks": bare(stack, None),

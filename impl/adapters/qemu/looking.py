@@ -6,6 +6,7 @@ whether the image is sound, our own engine reads from a clone of the disk: QEMU 
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, cast
@@ -22,7 +23,7 @@ from snapcheck.impl.adapters.qemu.saved import SavedMachine
 from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.impl.checked import StartError
 from snapcheck.impl.driver import Capabilities
-from snapcheck.impl.observe import CONTENT_BYTES_MAX, contents_of, inspected, nothing_seen
+from snapcheck.impl.observe import CONTENT_BYTES_MAX, contents_of, inspected, nothing_seen, whole_sectors
 from snapcheck.impl.qcow2.driver import open_driver
 from snapcheck.model.content import tags_of
 from snapcheck.model.errno import Errno
@@ -40,11 +41,13 @@ class Clock:
     """When QEMU took snapshots. It dates them itself; one that it took when it was asked to is shown without date."""
 
     def __init__(self) -> None:
-        self._spans: list[tuple[int, int]] = []
+        self._begun: list[int] = []  # in order, as one operation follows the other
+        self._ended: list[int] = []
 
     def took(self, begun_ns: int, ended_ns: int) -> None:
         """Note when an operation was under way that may take snapshots."""
-        self._spans.append((begun_ns // 1000 * 1000, ended_ns))  # QEMU's dates are in microseconds
+        self._begun.append(begun_ns // 1000 * 1000)  # QEMU's dates are in microseconds
+        self._ended.append(ended_ns)
 
     def undated(self, info: SnapshotInfo) -> SnapshotInfo:
         """Return `info` without date when it was taken by an operation of the harness."""
@@ -55,7 +58,8 @@ class Clock:
         return replace(info, date_sec=0, date_nsec=0, vm_clock_nsec=clock)
 
     def _is_ours(self, instant_ns: int) -> bool:
-        return any(begun <= instant_ns <= ended for begun, ended in reversed(self._spans))
+        last = bisect_right(self._begun, instant_ns) - 1
+        return last >= 0 and instant_ns <= self._ended[last]
 
 
 def with_state(held: SnapshotContent | None, saved: SavedMachine) -> SnapshotContent | None:
@@ -127,6 +131,7 @@ class Looker:
         self._shown: Mapping[str, Json] | None = None
         self._several = False
         self._read: dict[str, bytes | BlockError] = {}  # what was read ahead
+        self._tags: dict[str, tuple[bytes, bytes]] = {}  # what a device held last, and the tags of that
 
     def changed(self, *, several: bool = False) -> None:
         """Ask again next time; `several` says that more than one device will be looked at."""
@@ -236,7 +241,10 @@ class Looker:
         except BlockError as error:
             errors.append(f"content: {error.errno.name}")
             return None
-        return tags_of(raw.ljust(sectors_in(size) * 512, b"\0"))
+        known = self._tags.get(device.name)
+        if known is None or known[0] != raw:
+            known = self._tags[device.name] = raw, tags_of(whole_sectors(raw))
+        return known[1]
 
     def _read_ahead(self) -> None:
         """Read all devices that can be read as they are, at the same time: QEMU need not be waited for one by one."""
