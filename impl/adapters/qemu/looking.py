@@ -4,7 +4,6 @@ The list and size in memory come from the monitor, the content through the guest
 whether the image is sound, our own engine reads from a clone of the disk: QEMU is not asked about its own work.
 """
 
-import json
 import re
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -13,26 +12,21 @@ from typing import Final, cast
 
 from snapcheck.impl.adapters.qemu.answers import errno_of
 from snapcheck.impl.adapters.qemu.devices import Device, Devices, sectors_in
-from snapcheck.impl.adapters.qemu.disks import DiskServer
 from snapcheck.impl.adapters.qemu.guest import Guest
 from snapcheck.impl.adapters.qemu.monitor import Asked, Json, RefusedError
 from snapcheck.impl.adapters.qemu.nbd import Command
-from snapcheck.impl.adapters.qemu.process import IMG, run_program
-from snapcheck.impl.adapters.qemu.pump import Pump
 from snapcheck.impl.adapters.qemu.saved import SavedMachine
-from snapcheck.impl.blockfile import BlockError, BlockFile
-from snapcheck.impl.checked import StartError
+from snapcheck.impl.adapters.qemu.second_opinion import SecondOpinion
+from snapcheck.impl.blockfile import BlockError
 from snapcheck.impl.driver import Capabilities
 from snapcheck.impl.observe import CONTENT_BYTES_MAX, contents_of, inspected, nothing_seen, whole_sectors
 from snapcheck.impl.qcow2.driver import open_driver
 from snapcheck.model.content import tags_of
 from snapcheck.model.errno import Errno
-from snapcheck.model.history import Check, Level, Observation, SnapshotContent, View
+from snapcheck.model.history import Level, Observation, SnapshotContent, View
 from snapcheck.model.setup import Kind
 from snapcheck.model.snapshot import SnapshotInfo
 
-_SECOND: Final = "second-opinion"
-_IS_A_LEAK: Final = re.compile(r"OFLAG_COPIED .* refcount=(?!0$|1$)[0-9]+$")
 _CLOSED: Final = re.compile(r"Block device ([^ .]+)\S* is ejected")
 _READS: Final = Capabilities()
 
@@ -73,47 +67,6 @@ class HeldError(Exception):
     def __init__(self, memory: View, why: str) -> None:
         self.memory = memory
         super().__init__(why)
-
-
-class SecondOpinion:
-    """What `qemu-img check` says of an image: asked for one image in so many, as it takes longer than all the rest.
-
-    Where it finds corruptions and our checker nothing at all, that is a corruption too: one of the two is wrong. It
-    holds COPIED against the count of a cluster, the law against the references: where they differ, that is a leak.
-    """
-
-    EVERY: Final = 16
-
-    def __init__(self, pump: Pump, disks: DiskServer) -> None:
-        self._pump = pump
-        self._disks = disks
-        self._asked = 0
-
-    def on(self, ours: Check, image: BlockFile) -> Check:
-        """Return `ours`, with what the other one adds to it."""
-        self._asked += 1
-        if self._asked % self.EVERY or ours.corruptions or ours.copied_missing:
-            return ours
-        corruptions, complaint = self._corruptions(image)
-        if not corruptions:
-            return ours
-        text = f"qemu-img check finds corruptions, ours does not: {complaint}"
-        return replace(ours, corruptions=corruptions, messages=(text,))
-
-    def _corruptions(self, image: BlockFile) -> tuple[int, str]:
-        """Return how many there are, and the first that is complained of."""
-        self._disks.offer(_SECOND, image)
-        server = {"type": "unix", "path": self._disks.address, "abstract": True}
-        node = {"driver": "qcow2", "file": {"driver": "nbd", "server": server, "export": _SECOND}}
-        arguments = ("check", "--output=json", f"json:{json.dumps(node)}")
-        try:
-            _, text, complaints = run_program(self._pump, IMG, arguments)
-        except StartError:
-            return 0, ""  # it is not installed: there is no second opinion
-        said: Json = json.loads(text) if text else {}
-        lines = [line for line in complaints.splitlines() if line.startswith("ERROR")]
-        others = [line for line in lines if not _IS_A_LEAK.search(line)]
-        return max(0, int(said.get("corruptions", 0)) - len(lines) + len(others)), "".join(others[:1])
 
 
 class Looker:
@@ -163,7 +116,7 @@ class Looker:
         contents = None if listed is None else contents_of(clone, listed, open_driver, _READS)
         if contents is not None and self._saved is not None:
             contents = tuple(with_state(held, self._saved) for held in contents)
-        return replace(seen, contents=contents, check=self._second_opinion.on(inspected(clone), clone))
+        return self._second_opinion.on(replace(seen, contents=contents, check=inspected(clone)), clone)
 
     def _reopened(self, device: Device, memory: View) -> View:
         self.changed()

@@ -13,11 +13,12 @@ from snapcheck.impl.adapters.qemu import nbd
 from snapcheck.impl.adapters.qemu.answers import refusal
 from snapcheck.impl.adapters.qemu.devices import Device, Devices, node_of
 from snapcheck.impl.adapters.qemu.keeper import KEEPER
-from snapcheck.impl.adapters.qemu.looking import HeldError, Looker, SecondOpinion
+from snapcheck.impl.adapters.qemu.looking import HeldError, Looker
 from snapcheck.impl.adapters.qemu.monitor import Asked, GoneError, RefusedError
 from snapcheck.impl.adapters.qemu.nbd import Command
 from snapcheck.impl.adapters.qemu.process import MACHINE
 from snapcheck.impl.adapters.qemu.pump import StuckError
+from snapcheck.impl.adapters.qemu.second_opinion import SecondOpinion
 from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.impl.checked import CrashError, StartError
 from snapcheck.impl.driver import UnsupportedSetupError

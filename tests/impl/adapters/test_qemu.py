@@ -3,7 +3,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,19 @@ from snapcheck.fault_injection.crash.cuts import Persistence
 from snapcheck.impl.adapters.qemu import pump
 from snapcheck.impl.adapters.qemu.answers import device_in, errno_of
 from snapcheck.impl.adapters.qemu.keeper import KEEPER
-from snapcheck.impl.adapters.qemu.looking import SecondOpinion
 from snapcheck.impl.adapters.qemu.process import DAEMON, MACHINE
+from snapcheck.impl.adapters.qemu.second_opinion import SecondOpinion
 from snapcheck.impl.blockfile import BlockFile
-from snapcheck.impl.driver import abandon
+from snapcheck.impl.driver import Capabilities, abandon
+from snapcheck.impl.observe import contents_of
+from snapcheck.impl.qcow2.driver import open_driver
+from snapcheck.impl.qcow2.image import Image
 from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.impl.targets import StartError, find_target
 from snapcheck.model.content import vmstate_pattern
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import Fails, Fault, IoFault
-from snapcheck.model.history import Check, EventList, Io, Step
+from snapcheck.model.history import Check, EventList, Io, Level, Observation, Step, View
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import (
     OWN_STATE_TAG,
@@ -41,7 +45,7 @@ from snapcheck.model.operations import (
     Transaction,
     Write,
 )
-from snapcheck.model.setup import DeviceSpec, Kind, Semantics, Setup
+from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Semantics, Setup
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan
 from snapcheck.stateful_tests.power_cuts.recording import record
 from snapcheck.stateful_tests.session import Session
@@ -202,20 +206,48 @@ def test_a_delete_that_fails_leaves_memory_and_disk_disagreeing() -> None:
     assert Law.MEMORY_IS_DISK in {law for law, _ in found}
 
 
-def test_qemu_img_has_a_second_opinion_on_an_image_that_our_checker_finds_clean(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def opinion(monkeypatch: pytest.MonkeyPatch) -> Iterator[SecondOpinion]:
+    """Lend an opinion on every image."""
     monkeypatch.setattr(SecondOpinion, "EVERY", 1)
     process = KEEPER.lend(DAEMON)
-    opinion = SecondOpinion(process.pump, process.disks)
+    yield SecondOpinion(process.pump, process.disks)
+    KEEPER.give_back(process)
+
+
+def seen_on(image: BlockFile) -> Observation:
+    """Return what our engine sees on an image, which it finds clean."""
+    with Image.open(image.clone(), read_only=True) as opened:
+        listed = tuple(opened.snapshot_list())
+    contents = contents_of(image, listed, open_driver, Capabilities())
+    return Observation("d0", Level.FULL, View(), View(listed), contents, Check())
+
+
+def test_qemu_img_has_a_second_opinion_on_an_image_that_our_checker_finds_clean(opinion: SecondOpinion) -> None:
     image = prepared_image(DeviceSpec("d0", tag=3))
-    assert opinion.on(Check(), image) == Check()
+    seen = seen_on(image)
+    assert opinion.on(seen, image) is seen
     leaky = image.clone()
     leaky.pwrite(8192 + 2 * 4, b"\0\2")  # what is counted twice and referenced once may be written to all the same
-    assert opinion.on(Check(), leaky) == Check()
+    assert opinion.on(seen, leaky) is seen
     image.pwrite(8192, bytes(64))  # refcounts
-    assert opinion.on(Check(), image).corruptions > 0
-    KEEPER.give_back(process)
+    told = opinion.on(seen, image).check
+    assert told is not None
+    assert "qemu-img check finds corruptions, ours does not: ERROR" in told.messages[0]
+
+
+def test_qemu_img_has_a_second_opinion_on_what_a_snapshot_holds(opinion: SecondOpinion) -> None:
+    snapshots = tuple(PreparedSnapshot(str(at), f"{at},x", sectors=24, tag=10 + at) for at in range(2))
+    image = prepared_image(DeviceSpec("d0", sectors=16, tag=3, snapshots=snapshots))
+    seen = seen_on(image)
+    assert [opinion.on(seen, image) is seen for _ in snapshots] == [True, True]
+    assert seen.contents is not None
+    held = seen.contents[0]
+    assert held is not None
+    other = replace(seen, contents=(replace(held, content=b"\7" * 16), replace(held, content=b"\7" * 16)))
+    told = opinion.on(other, image).check
+    assert told is not None
+    assert "qemu-img convert -l reads something else than ours in snapshot" in told.messages[0]
 
 
 # --- QEMU dying, hanging, missing -----------------------------------------------------------------
