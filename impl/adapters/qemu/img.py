@@ -31,7 +31,9 @@ from snapcheck.model.operations import (
     SetReadOnly,
     Transaction,
 )
-from snapcheck.model.setup import Kind, Setup
+from snapcheck.model.setup import Kind, PreparedSnapshot, Setup
+from snapcheck.model.snapshot import SnapshotInfo, as_listed
+
 
 _OFFLINE: Final = (Create, Goto, Delete)
 
@@ -55,6 +57,8 @@ class QemuImg(QemuDaemon):
         """Build the images; qemu-img knows no image that can not be written to."""
         if any(spec.read_only for spec in setup.devices):
             raise UnsupportedSetupError("qemu-img opens an image for writing whatever its user says")
+        if any(as_listed(info) != info for spec in setup.devices for info in map(_info, spec.snapshots)):
+            raise UnsupportedSetupError("qemu-img finds what it deletes by a name as it is listed, which may be cut")
         super().start(setup)
         for device in self._devices.by_name.values():
             self._put_away(device)
@@ -129,3 +133,7 @@ class QemuImg(QemuDaemon):
         if status < 0:
             return Result(crash=f"qemu-img was ended by {signal.Signals(-status).name}: {text}")
         return refusal(text) if status else OK
+
+
+def _info(snapshot: PreparedSnapshot) -> SnapshotInfo:
+    return SnapshotInfo(snapshot.id_str, snapshot.name)
