@@ -34,7 +34,6 @@ from snapcheck.model.operations import (
 from snapcheck.model.setup import Kind, PreparedSnapshot, Setup
 from snapcheck.model.snapshot import SnapshotInfo, as_listed
 
-
 _OFFLINE: Final = (Create, Goto, Delete)
 
 
