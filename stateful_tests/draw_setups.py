@@ -74,8 +74,8 @@ def draw_setup(
             device = replace(device, snapshots=tuple(_sized(template, device.sectors) for template in templates))
         if not (qcow2_prepared and device.kind in HAS_IMAGE):
             device = replace(device, packed=False, unshared=False)
-        elif device.unshared:
-            device = replace(device, snapshots=())  # they share what they hold
+        elif device.unshared:  # it has no snapshots, which share what they hold; rare, as a group stops at it
+            device = replace(device, snapshots=(), unshared=theme == "each")
         devices.append(device)
     return Setup(tuple(devices), semantics)
 
