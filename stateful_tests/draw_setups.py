@@ -74,8 +74,9 @@ def draw_setup(
             device = replace(device, snapshots=tuple(_sized(template, device.sectors) for template in templates))
         if not (qcow2_prepared and device.kind in HAS_IMAGE):
             device = replace(device, packed=False, unshared=False)
-        elif device.unshared:  # it has no snapshots, which share what they hold; rare, as a group stops at it
-            device = replace(device, snapshots=(), unshared=theme == "each")
+        elif device.unshared:  # it has no snapshots, which share what they hold; rare, as every group stops at it
+            rare = theme == "each" and semantics is Semantics.MODERN
+            device = replace(device, snapshots=() if rare else device.snapshots, unshared=rare)
         devices.append(device)
     return Setup(tuple(devices), semantics)
 
