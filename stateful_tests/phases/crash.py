@@ -45,8 +45,8 @@ SAMPLED: Final = "workloads whose states were sampled"
 DISKS: Final = "sound disks left"
 GONE_ON_WITH: Final = "sound disks left, gone on with"
 LAWS: Final = (
-    Law.NO_CRASH, Law.OPENS, Law.NO_CORRUPTION, Law.DURABLE, Law.ATOMIC_OP, Law.GROUP_CUT, Law.SAFE_TO_USE,
-    Law.REPAIR_IS_SAFE,
+    Law.NO_CRASH, Law.NO_HANG, Law.OPENS, Law.NO_CORRUPTION, Law.DURABLE, Law.ATOMIC_OP, Law.GROUP_CUT,
+    Law.SAFE_TO_USE, Law.REPAIR_IS_SAFE,
 )  # fmt: skip
 _STEPS_MAX: Final = 12  # of a random history
 _LOOKED_AT: Final = 4  # disks that are made for one that is gone on with
@@ -225,18 +225,23 @@ class _Crash:
         self._gatherer.ended(recorded.session, case=case)
 
     def _cut(self, recording: Recording, recorded: Recorded) -> None:
-        """Judge what a cut may leave under each plan of the profile, and go on with some of it."""
+        """Judge what a cut may leave under each plan of the profile, and go on with some of it.
+
+        Once something does not end, that is enough of this workload: the next thing may not end either.
+        """
         for plan in self._reach.plans:
-            judge = CutJudge(recording, seed=self._unit.seed)
+            judge = CutJudge(recording, seed=self._unit.seed, dog=self._dog)
             try:
                 left = self._sound(judge, plan)
             finally:
                 self._count(recorded.session, judge)
             self._gatherer.answer.counts[SAMPLED] += plan in _ALL_OF and not judge.funnel.exhaustive
             try:
-                self._go_on(judge, left)
+                hung = judge.hung or self._go_on(judge, left)
             finally:
                 self._add_laws(recorded.session, self._going_on.take_laws())
+            if hung:
+                return
 
     def _sound(self, judge: CutJudge, plan: Plan) -> list[Left]:
         """Keep what speaks against the driver, and return what is left that may be gone on with."""
@@ -248,19 +253,26 @@ class _Crash:
                 left.append(found)
         return left
 
-    def _go_on(self, judge: CutJudge, left: list[Left]) -> None:
-        """Go on with disks that were left, one of each kind before a second one of any, those new to this shard."""
+    def _go_on(self, judge: CutJudge, left: list[Left]) -> bool:
+        """Go on with disks that were left, one of each kind before a second one of any, those new to this shard.
+
+        Return whether that hung.
+        """
         going_on, most = self._going_on, self._reach.go_on
         counts = self._gatherer.answer.counts
         counts[DISKS] += sum(len(each.judged.witnesses) for each in left)
         tried_before = len(going_on.tried)
         for each, witness in islice(witnesses_of(left), _LOOKED_AT * most):
             if len(going_on.tried) - tried_before >= most:
-                return
+                break
             before = len(going_on.tried)
-            for found in going_on.go_on(remnant(judge, each, witness)):
-                self._keep(judge.recording, found)
+            found = [*going_on.go_on(remnant(judge, each, witness))]
             counts[GONE_ON_WITH] += len(going_on.tried) - before
+            for against in found:
+                self._keep(judge.recording, against)
+            if any(against.evidence.law is Law.NO_HANG for against in found):
+                return True
+        return False
 
     def _keep(self, recording: Recording, found: Found) -> None:
         whole = recording.history

@@ -29,6 +29,7 @@ from snapcheck.reports.verdict import Verdict
 from snapcheck.reports.words import cut_words
 from snapcheck.stateful_tests.gather import Gatherer
 from snapcheck.stateful_tests.phases import crash
+from snapcheck.stateful_tests.power_cuts.again import cut_again
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, judge_recorded
 from snapcheck.stateful_tests.power_cuts.recording import Recording, record
@@ -431,3 +432,46 @@ def test_a_driver_that_hangs_when_it_opens_what_a_cut_left_is_ended() -> None:
         (found,) = GoingOn(dog).go_on(remnant(judge, left, left.judged.cut))
     assert found.evidence.law is Law.NO_HANG
     assert "hangs" in found.evidence.actual
+
+
+@pytest.fixture
+def never_ready(monkeypatch: pytest.MonkeyPatch) -> Target:
+    """A driver with a format of its own, which waits for ever where something lies that its table does not know."""
+    monkeypatch.chdir(Path(__file__).parents[2] / "examples" / "python-driver")
+    toy = find_target("toydriver:open_driver").open_driver
+    assert toy is not None
+
+    def opened(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+        driver = toy(disk, read_only=read_only, create=create)
+        known = {0, driver._place[0] >> 12, *driver._table.slots()}  # type: ignore[attr-defined]  # the toy's own
+        while create is None and any(
+            disk.pread(slot << 12, 1 << 12).strip(b"\0") for slot in range(3, 8) if slot not in known
+        ):
+            pass
+        return driver
+
+    return Target("never ready", "waits for ever", opened)
+
+
+def test_a_look_that_does_not_end_is_told_once_and_no_more_disks_are_looked_at(never_ready: Target) -> None:
+    recording = recording_of(find_target("toydriver:open_driver"), SMALL, Create("d0", "a"), Write("d0", 0, 4, 3))
+    recording = replace(recording, target=never_ready)
+    with watchdog(seconds_max=0.3) as dog:
+        judge = CutJudge(recording, dog=dog)
+        found = [each for each in judged(judge) if isinstance(each, Found)]
+        assert judge.hung
+        assert judge.laws[Law.NO_HANG][1] == 1
+        assert [each.evidence.law for each in found] == [Law.NO_HANG]
+        again = cut_again(never_ready, replace(recording.history, cut=found[0].cut), law=Law.NO_HANG, dog=dog)
+    assert again.evidence[0].law is Law.NO_HANG
+
+
+def test_a_look_that_does_not_end_while_the_disk_is_used_further_is_told_as_that(never_ready: Target) -> None:
+    recording = recording_of(find_target("toydriver:open_driver"), SMALL, Create("d0", "a"))
+    judge = CutJudge(recording)
+    left = next(each for each in judged(judge) if isinstance(each, Left) and not each.judged.cut.at)
+    judge.recording = replace(recording, target=never_ready)
+    with watchdog(seconds_max=0.3) as dog:
+        (found,) = GoingOn(dog).go_on(remnant(judge, left, left.judged.cut))
+    assert found.evidence.law is Law.NO_HANG
+    assert "look" in found.evidence.actual
