@@ -247,6 +247,13 @@ def test_no_crash_tells_a_driver_that_died_from_one_that_refused() -> None:
     assert answers(Law.OPENS, given) == []
 
 
+def test_no_hang_tells_a_driver_that_did_not_answer_from_one_that_died() -> None:
+    given = facts(small(), Create("d0", "a"), unreadable("hang: it did not end"))
+    assert the_evidence(Law.NO_HANG, given).actual == "open: hang: it did not end"
+    assert answers(Law.NO_CRASH, given) == answers(Law.OPENS, given) == []
+    assert answers(Law.NO_HANG, facts(small(), Create("d0", "a"), unreadable("died: KeyError"))) == [HELD]
+
+
 def test_durable_holds_when_what_has_returned_is_there() -> None:
     assert answers(Law.DURABLE, facts(small(), Create("d0", "a"), seen(OLD, A), returned=True)) == [HELD]
 
@@ -320,14 +327,14 @@ def test_the_laws_bind_under_every_medium_that_keeps_what_was_flushed(persistenc
     assert crash_laws.binds(persistence, Cut("d0", 3, (1,)))
 
 
-def test_under_lying_flushes_and_garbage_only_dying_is_a_violation() -> None:
+def test_under_lying_flushes_and_garbage_only_dying_and_hanging_is_a_violation() -> None:
     assert not crash_laws.binds("no-barriers", Cut("d0", 3))
     assert not crash_laws.binds("epoch", Cut("d0", 3, (1,), fill=Filling.GARBAGE))
     given = facts(small(), Create("d0", "a"), unreadable("EINVAL"))
     free = CutFacts(
         given.what, given.device, given.course, returned=False, seen=given.seen, fitting=given.fitting, bound=False
     )
-    assert list(crash_laws.judge(free)) == [(Law.NO_CRASH, HELD)]
+    assert list(crash_laws.judge(free)) == [(Law.NO_CRASH, HELD), (Law.NO_HANG, HELD)]
 
 
 @pytest.mark.parametrize("law", list(crash_laws.CRASH_RULES))
