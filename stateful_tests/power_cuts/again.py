@@ -82,7 +82,7 @@ def _found(recording: Recording, cut: PowerCut, persistence: Persistence, dog: W
     for each in judge.judge(Plan((persistence,), _STATES_MAX, fill)):
         if isinstance(each, Found):
             yield each
-        elif each.bound and each.fitting and not each.broken:
+        elif each.sound:
             left.append(each)
     if cut.after is not After.LOOK:
         yield from _found_by_going_on(judge, left, cut, GoingOn(dog))

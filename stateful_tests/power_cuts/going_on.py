@@ -212,6 +212,9 @@ def done_and_cut(left: Remnant, after: After, *, dog: Watchdog | None = None) ->
         return
     if after is After.OPEN and not log.entries:
         return
+    if not log.entries:  # so that it looks as it did
+        yield _whole(left, after, left.observed)
+        return
     judge = new_judge(left.target, dog)
     for judged in judge.judge(log, left.disk, device=left.name, persistence=_SECOND, bound=_CUT_AGAIN_MAX):
         found = _lost(left, after, observation(left.name, judged.seen, left.target))

@@ -58,6 +58,11 @@ class Left:
     def device(self) -> str:
         return self.before.spec.name
 
+    @property
+    def sound(self) -> bool:
+        """Whether it may be gone on with: it breaks nothing, and something is promised of it."""
+        return self.bound and bool(self.fitting) and not self.broken
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -154,8 +154,28 @@ def test_the_engine_passes_with_every_law_of_power_cuts_checked() -> None:
     assert {"enumerated", "distinct", "judged", "workloads"} <= phase.counts.keys()
     assert not phase.complete
     assert "sequences of length 1" in phase.scope
-    assert phase.scope.endswith("going on with up to 1 disk each")
-    assert 0 < phase.counts[crash.GONE_ON_WITH] < phase.counts[crash.DISKS]
+    gone_on_with, needed = phase.counts[crash.GONE_ON_WITH], phase.counts[crash.DISKS] - phase.counts[crash.NO_NEED]
+    assert 0 < gone_on_with < needed
+    assert phase.scope.endswith(f"going on with {gone_on_with} of {needed} disks that differ in what is read")
+
+
+def test_once_all_workloads_of_a_length_were_judged_it_is_gone_on_with_every_disk_that_they_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(*_: object, **__: object) -> Setup:
+        raise KeyboardInterrupt
+
+    reach = replace(crash.REACHES[Profile.DEFAULT], points=2, length=1, go_on=1)
+    monkeypatch.setitem(crash.REACHES, Profile.QUICK, reach)
+    monkeypatch.setattr(crash, "draw_setup", no_more)  # random histories come after that
+    first = answer_to(histories=None, journal=tmp_path / "journal")
+    counts = first.counts
+    assert first.length == 1
+    assert counts[crash.GONE_ON_WITH] > counts["workloads"]
+    assert counts[crash.GONE_ON_WITH] + counts[crash.NO_NEED] == counts[crash.DISKS]
+    again = answer_to(histories=None, journal=tmp_path / "journal")
+    assert again.digests == first.digests
+    assert again.counts == first.counts
 
 
 def test_equal_seeds_give_equal_histories_and_a_journal_keeps_them(tmp_path: Path) -> None:
