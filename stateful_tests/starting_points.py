@@ -28,7 +28,7 @@ def starting_points(
 
     `prepared` says whether the driver opens qcow2 images that the harness prepared, `kinds` what the system performs.
     """
-    smaller = (_with_devices(point, devices_max) for point in _POINTS if prepared or not _needs_images(point))
+    smaller = (_with_devices(point, devices_max) for point in _POINTS if prepared or not needs_images(point))
     able = (point for point in smaller if all(kinds is None or kind_of(each) in kinds for each in point.before))
     return tuple(dict.fromkeys(replace(each, setup=replace(each.setup, semantics=semantics)) for each in able))
 
@@ -40,8 +40,9 @@ def _with_devices(point: Start, devices_max: int) -> Start:
     return Start(replace(point.setup, devices=left), before)
 
 
-def _needs_images(point: Start) -> bool:
-    return any(spec.snapshots or spec.packed for spec in point.setup.devices)
+def needs_images(point: Start) -> bool:
+    """Tell whether images have to be prepared for it."""
+    return any(spec.snapshots or spec.packed or spec.unfinished for spec in point.setup.devices)
 
 
 def _spec(number: int, kind: Kind = Kind.DRIVER, *, snapshots: tuple[PreparedSnapshot, ...] = ()) -> DeviceSpec:

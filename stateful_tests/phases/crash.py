@@ -193,7 +193,10 @@ class _Crash:
             for parent in self._parents(operations - 1):
                 yield from self._children(parent)
             return
-        points = starts(devices_max=self._unit.devices, semantics=self._unit.semantics, kinds=self._able.operations)
+        points = starts(
+            devices_max=self._unit.devices, semantics=self._unit.semantics, kinds=self._able.operations,
+            prepared=self._able.prepared_images,
+        )  # fmt: skip
         for point in points[: self._reach.points]:
             workload = _Workload(point.setup, (), first_state(point.setup))
             for operation in point.before:

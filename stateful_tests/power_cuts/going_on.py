@@ -61,6 +61,8 @@ class Remnant:
     def is_clean(self) -> bool:
         """Whether it is as a user finds it without any cut: nothing is lost and nothing to be put right."""
         check = self.observed.check
+        if self.device.spec.unfinished:
+            return False
         lost = any(each.dropped or each.torn for each in self.cut.devices)
         return not lost and check is not None and not (check.leaks or check.copied_missing)
 

@@ -28,9 +28,9 @@ from snapcheck.model.operations import (
     WriteZeroes,
     kind_of,
 )
-from snapcheck.model.setup import DeviceSpec, Semantics, Setup
+from snapcheck.model.setup import DeviceSpec, PreparedSnapshot, Semantics, Setup, Unfinished
 from snapcheck.stateful_tests.small_operations import expected, like_an_earlier_one, small_operations
-from snapcheck.stateful_tests.starting_points import Start
+from snapcheck.stateful_tests.starting_points import Start, needs_images
 
 _TAG: Final = 9
 _GROUPS: Final = (AllCreate, AllGoto, AllDelete, LoadVm, DelVm, Transaction)
@@ -52,6 +52,13 @@ def _group(devices: int, *before: Operation) -> Start:
     return Start(Setup(specs), (*before, *(Flush(spec.name) for spec in specs)))
 
 
+def _unfinished(what: Unfinished) -> Start:
+    """Return a device that the first open has to put right: nothing was done to it since."""
+    snapshot = PreparedSnapshot("1", "a", sectors=16, tag=20)
+    spec = DeviceSpec("d0", sectors=16, cluster_bytes=512, tag=_TAG, snapshots=(snapshot,), unfinished=what)
+    return Start(Setup((spec,)))
+
+
 def _many(count: int) -> Iterator[Operation]:
     for number in range(count):
         yield Write("d0", number, 1, 20 + number)
@@ -67,6 +74,8 @@ STARTS: Final = (
     ("shared clusters", _one(*_SHARED)),
     ("two devices", _group(2, *_SHARED_BY_ALL)),
     ("VM state", _one(VmstateWrite("d0", 0, 765, 30), Create("d0", "a", 765), Write("d0", 0, 8, 20), sectors=16)),
+    ("counts written lazily", _unfinished(Unfinished.COUNTS)),
+    ("an extension that is not known", _unfinished(Unfinished.EXTENSION)),
     ("refcount block about to grow", _one(sectors=246)),
     ("after a resize", _one(*_SHARED[:2], Resize("d0", 88), Write("d0", 80, 4, 22))),
     ("full L1", _one(Write("d0", 0, 2, 20), Create("d0", "a"), Write("d0", 4090, 2, 21), sectors=4096, tag=0)),
@@ -78,9 +87,15 @@ STARTS: Final = (
 )  # fmt: skip
 
 
-def starts(*, devices_max: int, semantics: Semantics, kinds: Sequence[str] | None = None) -> tuple[Start, ...]:
-    """Return where workloads start, for groups of up to `devices_max`, on a system that performs `kinds`."""
-    able = (start for _, start in STARTS if all(kinds is None or kind_of(each) in kinds for each in start.before))
+def starts(
+    *, devices_max: int, semantics: Semantics, prepared: bool = True, kinds: Sequence[str] | None = None
+) -> tuple[Start, ...]:
+    """Return where workloads start, for groups of up to `devices_max`, on a system that performs `kinds`.
+
+    `prepared` says whether the driver opens qcow2 images that the harness prepared.
+    """
+    usable = (start for _, start in STARTS if prepared or not needs_images(start))
+    able = (start for start in usable if all(kinds is None or kind_of(each) in kinds for each in start.before))
     fit = (start for start in able if len(start.setup.devices) <= devices_max)
     return tuple(replace(start, setup=replace(start.setup, semantics=semantics)) for start in fit)
 

@@ -15,14 +15,26 @@ from snapcheck.impl.perform import Parts
 from snapcheck.impl.qcow2 import Image, inspect, repair
 from snapcheck.impl.qcow2.driver import Qcow2Driver
 from snapcheck.impl.qcow2.driver import open_driver as open_qcow2
-from snapcheck.impl.qcow2.layout import OFFSET_MASK
+from snapcheck.impl.qcow2.layout import DIRTY, OFFSET_MASK
+from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.impl.targets import Target, find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.history import After
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import died_of
-from snapcheck.model.operations import AllCreate, AllGoto, Create, Delete, Goto, Operation, Reopen, Write, kind_of
-from snapcheck.model.setup import DeviceSpec, Semantics, Setup
+from snapcheck.model.operations import (
+    AllCreate,
+    AllGoto,
+    Create,
+    Delete,
+    Flush,
+    Goto,
+    Operation,
+    Reopen,
+    Write,
+    kind_of,
+)
+from snapcheck.model.setup import DeviceSpec, Semantics, Setup, Unfinished
 from snapcheck.model.step import start as first_state
 from snapcheck.reports import reproducer
 from snapcheck.reports.verdict import Verdict
@@ -307,6 +319,50 @@ def test_repair_is_safe_is_broken_when_opening_can_not_be_cut() -> None:
     assert {each.evidence.law for each in found} == {Law.REPAIR_IS_SAFE}
     assert {each.cut.after for each in found} == {After.OPEN}
     assert all(each.cut.again is not None for each in found)
+
+
+def trusts_counts_too_early(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+    """Open an image; where counts are stale it says first that they are not, and puts them right then."""
+    if create is None and not read_only and disk.pread(79, 1)[0] & DIRTY:
+        disk.pwrite(79, bytes(1), region="header")
+        disk.flush()
+        repair(disk)
+    return open_qcow2(disk, read_only=read_only, create=create)
+
+
+def test_a_first_open_that_writes_is_cut_itself() -> None:
+    start = dict(STARTS)["counts written lazily"]
+    for target, laws in (
+        (ENGINE, set[Law]()),
+        (Target("hasty", "trusts counts too early", trusts_counts_too_early), {Law.NO_CORRUPTION, Law.REPAIR_IS_SAFE}),
+    ):
+        judge, going_on = CutJudge(recording_of(target, start.setup, *start.before, Flush("d0"))), GoingOn()
+        seen = judged(judge)
+        opened_again = [
+            found
+            for left in seen
+            if isinstance(left, Left) and left.sound
+            for witness in left.judged.witnesses
+            for found in going_on.go_on(remnant(judge, left, witness))
+        ]
+        found = [*(each for each in seen if isinstance(each, Found)), *opened_again]
+        assert {each.evidence.law for each in found} == laws
+        assert {each.cut.after for each in opened_again} == ({After.OPEN} if laws else set())
+        assert going_on.laws[Law.REPAIR_IS_SAFE][0] > len(going_on.tried)  # the opens besides the repairs
+
+
+@pytest.mark.parametrize("what", Unfinished)
+def test_what_is_left_to_the_first_open_is_put_right_by_it_and_not_by_whoever_only_reads(what: Unfinished) -> None:
+    disk = prepared_image(replace(SMALL.devices[0], unfinished=what))
+    before = disk.clone()
+    Image.open(disk, read_only=True).close()
+    assert disk.pread(0, disk.size()) == before.pread(0, before.size())
+    Image.open(disk).close()
+    assert disk.pread(0, disk.size()) != before.pread(0, before.size())
+    assert inspect(disk).corruptions == 0
+    header = Image.open(disk, read_only=True).header
+    assert not header.incompatible & DIRTY
+    assert not header.autoclear
 
 
 def test_safe_to_use_is_broken_when_a_driver_writes_over_what_a_snapshot_holds() -> None:
