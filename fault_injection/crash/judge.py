@@ -112,6 +112,7 @@ class Judge:
             yield Alike(seen.outline, np.array([number], dtype=np.int64), 1)
             if seen.error.startswith(HANG):
                 self._hung = True
+                self.funnel.sampled += 1
                 return
 
     def look(self, disk: MemoryFile) -> Seen:

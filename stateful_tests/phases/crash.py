@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, islice
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from snapcheck.fault_injection.crash.cuts import Persistence
 from snapcheck.impl.driver import UnsupportedSetupError
@@ -21,7 +21,7 @@ from snapcheck.impl.targets import find_target
 from snapcheck.model.device import World
 from snapcheck.model.history import History
 from snapcheck.model.law_names import Law
-from snapcheck.model.operations import Operation
+from snapcheck.model.operations import Operation, Write
 from snapcheck.model.power_cut import Cut, Filling
 from snapcheck.model.setup import Setup
 from snapcheck.model.step import start as first_state
@@ -33,13 +33,15 @@ from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, in_turn, witnesses_of
 from snapcheck.stateful_tests.power_cuts.recording import Recorded, Recording, record
-from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, STARTS, crash_operations, starts
+from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, PAIRED, STARTS, crash_operations, starts
 from snapcheck.stateful_tests.session import Session
 from snapcheck.stateful_tests.small_operations import expected
+from snapcheck.stateful_tests.starting_points import Start
 from snapcheck.stateful_tests.units import SHARDS, Answer, Profile, Unit
 from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 from snapcheck.stateful_tests.work import Control
 
+T = TypeVar("T")
 NAME: Final = "crash"
 SAMPLED: Final = "workloads whose states were sampled"
 DISKS: Final = "sound disks left"
@@ -64,13 +66,15 @@ class Reach:
     plans    what is enumerated for each
     go_on    with how many of the disks that one sequence leaves it is gone on, under each plan
     rest     with the others as well, once all sequences of that length were judged
+    pairs    some sequences of two operations are among those of one
     """
 
     points: int
     length: int
     plans: tuple[Plan, ...]
     go_on: int
-    rest: bool
+    rest: bool = True
+    pairs: bool = False
 
 
 _EPOCH: Final = Plan((Persistence.EPOCH, *_BEYOND), 1 << 10)
@@ -79,9 +83,9 @@ _LYING: Final = Plan((Persistence.NO_BARRIERS,), 1 << 7)  # nothing is promised 
 _GARBAGE: Final = Plan((Persistence.EPOCH,), 1 << 7, fill=Filling.GARBAGE)
 _ALL_OF: Final = frozenset({_EPOCH})  # plans that are to be exhaustive; of the others some states are enough
 REACHES: Final = {
-    Profile.QUICK: Reach(len(STARTS) - 2, 1, (_EPOCH,), 1, rest=False),
-    Profile.DEFAULT: Reach(len(STARTS), 2, (_EPOCH, _TORN), 2, rest=True),
-    Profile.DEEP: Reach(len(STARTS), 3, (_EPOCH, _TORN, _LYING, _GARBAGE), 2, rest=True),
+    Profile.QUICK: Reach(len(STARTS) - 2, 1, (_EPOCH,), 1, rest=False, pairs=True),
+    Profile.DEFAULT: Reach(len(STARTS), 2, (_EPOCH, _TORN), 2),
+    Profile.DEEP: Reach(len(STARTS), 3, (_EPOCH, _TORN, _LYING, _GARBAGE), 2),
 }  # fmt: skip
 
 
@@ -91,7 +95,8 @@ def scope(profile: Profile, *, devices: int, length: int, counts: Mapping[str, i
     groups = "1 device" if devices == 1 else f"1 to {min(devices, 3)} devices"
     models = ", ".join(dict.fromkeys(_words(plan) for plan in reach.plans))
     gone, needed = counts.get(GONE_ON_WITH, 0), counts.get(DISKS, 0) - counts.get(NO_NEED, 0)
-    cuts = f"a cut at every place of sequences of length {length} from {reach.points} images on {groups}, {models}"
+    lengths = f"{length} and some of 2" if reach.pairs else f"{length}"
+    cuts = f"a cut at every place of sequences of length {lengths} from {reach.points} images on {groups}, {models}"
     return f"{cuts}, going on with {gone:,} of {needed:,} disks that differ in what is read"
 
 
@@ -139,6 +144,17 @@ class _Went(NamedTuple):
     hung: bool = False
 
 
+def _one_in_three(some: Iterator[T], every: Iterator[T]) -> Iterator[T]:
+    """Yield what both do: two of `every`, then one of `some`, and so on."""
+    for number in count():
+        try:
+            yield next(every if number % 3 < 2 else some)
+        except StopIteration:
+            break
+    yield from every
+    yield from some
+
+
 def _after(world: World, operation: Operation) -> World:
     changed = {name: states[0].state for name, states in expected(world, operation).devices.items()}
     return World({**world.devices, **changed}, world.semantics)
@@ -176,9 +192,15 @@ class _Crash:
 
         Of length 1 each image has its first operation before any has its second: a short run sees them all.
         """
-        parents = self._parents(length - 1)
+        points = starts(
+            devices_max=self._unit.devices, semantics=self._unit.semantics, kinds=self._able.operations,
+            prepared=self._able.prepared_images,
+        )  # fmt: skip
+        parents = self._parents(points[: self._reach.points], length - 1)
         if length == 1:
             every = in_turn([[*self._children(parent)] for parent in parents])
+            if self._reach.pairs:
+                every = _one_in_three(self._pairs(), every)
             yield from islice(every, self._unit.shard, None, SHARDS)
         else:
             for parent in islice(parents, self._unit.shard, None, SHARDS):
@@ -188,16 +210,20 @@ class _Crash:
         for operation in crash_operations(parent.world, kinds=self._able.operations):
             yield parent.then(operation)
 
-    def _parents(self, operations: int) -> Iterator[_Workload]:
+    def _pairs(self) -> Iterator[_Workload]:
+        """Yield a write, unflushed, and whatever may follow it, over clusters that snapshots share."""
+        semantics, kinds = self._unit.semantics, self._able.operations
+        points = starts(devices_max=1, semantics=semantics, kinds=kinds, called=PAIRED)
+        for parent in self._parents(points, 1):
+            if isinstance(parent.operations[-1], Write):
+                yield from self._children(parent)
+
+    def _parents(self, points: Iterable[Start], operations: int) -> Iterator[_Workload]:
         if operations:
-            for parent in self._parents(operations - 1):
+            for parent in self._parents(points, operations - 1):
                 yield from self._children(parent)
             return
-        points = starts(
-            devices_max=self._unit.devices, semantics=self._unit.semantics, kinds=self._able.operations,
-            prepared=self._able.prepared_images,
-        )  # fmt: skip
-        for point in points[: self._reach.points]:
+        for point in points:
             workload = _Workload(point.setup, (), first_state(point.setup))
             for operation in point.before:
                 workload = workload.then(operation)

@@ -67,11 +67,12 @@ def _many(count: int) -> Iterator[Operation]:
 
 _SHARED: Final = (Create("d0", "a"), Write("d0", 0, 8, 20), Create("d0", "b"), Write("d0", 32, 4, 21))
 _SHARED_BY_ALL: Final = (AllCreate("a"), Write("d0", 0, 4, 20), Write("d1", 0, 4, 20))
+PAIRED: Final = "shared clusters"  # the image on which a write is followed by something else at once
 # In words, the simplest first. With clusters of 512 bytes an L1 entry maps 32 KiB, a cluster has 64 of them, a block
 # counts 256 clusters, and a table of one cluster has 64 blocks: 8 MiB.
 STARTS: Final = (
     ("empty", _one(tag=0, sectors=16)),
-    ("shared clusters", _one(*_SHARED)),
+    (PAIRED, _one(*_SHARED)),
     ("two devices", _group(2, *_SHARED_BY_ALL)),
     ("VM state", _one(VmstateWrite("d0", 0, 765, 30), Create("d0", "a", 765), Write("d0", 0, 8, 20), sectors=16)),
     ("counts written lazily", _unfinished(Unfinished.COUNTS)),
@@ -88,13 +89,14 @@ STARTS: Final = (
 
 
 def starts(
-    *, devices_max: int, semantics: Semantics, prepared: bool = True, kinds: Sequence[str] | None = None
-) -> tuple[Start, ...]:
+    *, devices_max: int, semantics: Semantics, prepared: bool = True, kinds: Sequence[str] | None = None,
+    called: str | None = None,
+) -> tuple[Start, ...]:  # fmt: skip
     """Return where workloads start, for groups of up to `devices_max`, on a system that performs `kinds`.
 
-    `prepared` says whether the driver opens qcow2 images that the harness prepared.
+    `prepared` says whether the driver opens qcow2 images that the harness prepared, `called` which one is wanted.
     """
-    usable = (start for _, start in STARTS if prepared or not needs_images(start))
+    usable = (start for name, start in STARTS if called in {None, name} and (prepared or not needs_images(start)))
     able = (start for start in usable if all(kinds is None or kind_of(each) in kinds for each in start.before))
     fit = (start for start in able if len(start.setup.devices) <= devices_max)
     return tuple(replace(start, setup=replace(start.setup, semantics=semantics)) for start in fit)

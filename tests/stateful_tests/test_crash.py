@@ -1,6 +1,6 @@
 """Phase crash: every seeded bug of power cuts is found, shrunk and replayed, and the engine has none of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +44,7 @@ from snapcheck.stateful_tests.phases import crash
 from snapcheck.stateful_tests.power_cuts.again import cut_again
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, judge_recorded
-from snapcheck.stateful_tests.power_cuts.recording import Recording, record
+from snapcheck.stateful_tests.power_cuts.recording import Recorded, Recording, record
 from snapcheck.stateful_tests.power_cuts.seeing import eyes_of, observation
 from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, STARTS, crash_operations, starts
 from snapcheck.stateful_tests.replay import ReplayState, replay, write_disks
@@ -53,7 +53,7 @@ from snapcheck.stateful_tests.seeded_bugs import POWER_CUTS, SeededBug
 from snapcheck.stateful_tests.seeded_bugs.planting import Insider
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
 from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
-from snapcheck.stateful_tests.watchdog import watchdog
+from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 from snapcheck.stateful_tests.work import Control
 
 ENGINE = find_target("qcow2")
@@ -102,6 +102,19 @@ def test_a_seeded_bug_is_found_and_shrunk(bug: SeededBug) -> None:
     assert len(shrunk.history.steps) <= OPERATIONS_MAX
     assert shrunk.history.cut is not None
     assert sum(len(each.dropped) for each in shrunk.history.cut.devices) <= LOST_MAX
+
+
+def test_a_quick_run_soon_tries_what_follows_a_write_over_shared_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: set[tuple[str, ...]] = set()
+
+    def noted(target: Target, setup: Setup, operations: Sequence[Operation], *, dog: Watchdog) -> Recorded:
+        tried.add(tuple(kind_of(each) for each in operations[-2:]))
+        return record(target, setup, operations, dog=dog)
+
+    monkeypatch.setattr(crash, "record", noted)
+    for shard in range(SHARDS):
+        answer_to(shard=shard)
+    assert {("write", then) for then in ("flush", "create", "goto", "delete")} <= tried
 
 
 def test_the_five_bugs_of_the_list_are_there() -> None:
