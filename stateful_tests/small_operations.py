@@ -55,6 +55,7 @@ from snapcheck.stateful_tests.draw_setups import HAS_IMAGE
 FRESH = "n"
 _BITMAP = "bm0"
 _VMSTATE_BYTES = 765
+_VMSTATE_PART = (511, 254)  # from where in a state, and how much of it
 _TAG = 90
 _CLUSTER_SECTORS = 8
 _NAMES_MAX = 3
@@ -119,6 +120,7 @@ def _guest(name: str, device: Device) -> Iterator[Operation]:
     yield Resize(name, sectors + _CLUSTER_SECTORS)
     yield VmstateWrite(name, 0, _VMSTATE_BYTES, _TAG)
     yield VmstateRead(name, 0, _VMSTATE_BYTES)
+    yield VmstateRead(name, *_VMSTATE_PART)
 
 
 def _snapshots(node: str, device: Device) -> Iterator[Operation]:
@@ -140,6 +142,8 @@ def _snapshots(node: str, device: Device) -> Iterator[Operation]:
         yield FindByIdAndName(node, snapshot_id, name)
         yield LoadTmp(node, snapshot_id, None)
         yield LoadTmpByIdOrName(node, name)
+    for name in names[:2]:
+        yield LoadTmp(node, None, name)
     yield FindByIdAndName(node, None, FRESH)
     yield Delete(node, "1", FRESH)
     yield LoadTmpByIdOrName(node, FRESH)

@@ -5,7 +5,17 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from snapcheck.model.facts import root_of
-from snapcheck.model.operations import AddBitmap, AllCreate, Create, Operation, SaveVm, SubmitWrite, Write, kind_of
+from snapcheck.model.operations import (
+    AddBitmap,
+    AllCreate,
+    Create,
+    Operation,
+    SaveVm,
+    SubmitWrite,
+    VmstateWrite,
+    Write,
+    kind_of,
+)
 from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Semantics, Setup
 
 _SECTORS: Final = 16  # two clusters of 4096 bytes
@@ -26,17 +36,20 @@ def starting_points(
 ) -> tuple[Start, ...]:
     """Return where to start, the simplest first, on at most three devices.
 
-    `prepared` says whether the driver opens qcow2 images that the harness prepared, `kinds` what the system performs.
+    `prepared` says whether the driver opens qcow2 images that the harness prepared, `kinds` what the system performs:
+    what it does not is left out.
     """
-    smaller = (_with_devices(point, devices_max) for point in _POINTS if prepared or not needs_images(point))
-    able = (point for point in smaller if all(kinds is None or kind_of(each) in kinds for each in point.before))
+    usable = (point for point in _POINTS if prepared or not needs_images(point))
+    able = (_fitted(point, devices_max, kinds) for point in usable)
     return tuple(dict.fromkeys(replace(each, setup=replace(each.setup, semantics=semantics)) for each in able))
 
 
-def _with_devices(point: Start, devices_max: int) -> Start:
+def _fitted(point: Start, devices_max: int, kinds: Sequence[str] | None) -> Start:
+    """Return a point with fewer devices, and with what a system that performs `kinds` can do on them."""
     left = point.setup.devices[:devices_max]
     names = {spec.name for spec in left}
-    before = tuple(each for each in point.before if root_of(getattr(each, "device", left[0].name)) in names)
+    there = (each for each in point.before if root_of(getattr(each, "device", left[0].name)) in names)
+    before = tuple(each for each in there if kinds is None or kind_of(each) in kinds)
     return Start(replace(point.setup, devices=left), before)
 
 
@@ -61,8 +74,8 @@ def _overwritten(*devices: str) -> tuple[Operation, ...]:
     return tuple(Write(device, 0, _CLUSTER_SECTORS, 20) for device in devices)
 
 
-def _image(snapshot_id: str, name: str, tag: int) -> PreparedSnapshot:
-    return PreparedSnapshot(snapshot_id, name, sectors=_SECTORS, tag=tag, date_sec=1_600_000_000)
+def _image(snapshot_id: str, name: str, tag: int, *, sectors: int = _SECTORS) -> PreparedSnapshot:
+    return PreparedSnapshot(snapshot_id, name, sectors=sectors, tag=tag, date_sec=1_600_000_000)
 
 
 _CROSSED: Final = (_image("1", "2", 11), _image("2", "1", 12), _image("3", "a", 11))
@@ -73,15 +86,18 @@ _POINTS: Final = (
     Start(_group(*_PAIR)),
     # one snapshot everywhere
     Start(_group(*_THREE), (AllCreate("a"), *_overwritten("d0", "d1", "d2"))),
-    # ids beyond 32 bits, and names that are another's id
+    # ids beyond 32 bits, taken at another size, and names that are another's id
     Start(
         Setup((
-            _spec(0, snapshots=(_image("4294967297", "a", 11),)),
+            _spec(0, snapshots=(_image("4294967297", "a", 11, sectors=_SECTORS + _CLUSTER_SECTORS),)),
             _spec(1, snapshots=(_image("1", "2", 11), _image("2", "1", 12))),
         ))
     ),
-    # two snapshots, one with VM state
-    Start(_group(*_PAIR), (SaveVm("a"), *_overwritten("d0", "d1"), AllCreate("b"), *_overwritten("d1"))),
+    # two snapshots, one with VM state, and VM state that no snapshot holds
+    Start(
+        _group(*_PAIR),
+        (SaveVm("a"), *_overwritten("d0", "d1"), AllCreate("b"), *_overwritten("d1"), VmstateWrite("d1", 0, 765, 30)),
+    ),
     # compressed clusters
     Start(
         Setup((

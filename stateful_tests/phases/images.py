@@ -51,6 +51,7 @@ from snapcheck.stateful_tests.work import Control
 NAME: Final = "images"
 CALLS_MAX: Final = 20_000  # of I/O for one image
 BYTES_MAX: Final = 256 << 20  # that they read and write: what bounds memory too
+SIZE_MAX: Final = 1 << 40  # of the file: who follows a pointer that nobody checked writes far behind its end
 SCOPE: Final = f"random damage to qcow2 images of {len(KINDS)} kinds, {SHARDS} shards"
 LAWS: Final = (Law.NO_CRASH, Law.NO_HANG)
 READ_MAX: Final = 1 << 20  # of the content, at each end
@@ -87,7 +88,7 @@ class Tried(NamedTuple):
 
 
 class OverBudgetError(BaseException):
-    """The driver read or wrote more than any small image is worth. No driver that catches `Exception` swallows it."""
+    """The driver did more than any small image is worth; says what. No driver that catches `Exception` swallows it."""
 
 
 class _Budgeted:
@@ -105,7 +106,11 @@ class _Budgeted:
         self._calls -= 1
         self._bytes -= length
         if self._calls < 0 or self._bytes < 0:
-            raise OverBudgetError
+            raise OverBudgetError(f"more than {CALLS_MAX} I/Os or {BYTES_MAX >> 20} MiB for one small image")
+
+    def _grow(self, size: int) -> None:
+        if size > SIZE_MAX:
+            raise OverBudgetError(f"the file of a small image grows beyond {SIZE_MAX >> 40} TiB")
 
     def size(self) -> int:
         return self.file.size()
@@ -116,6 +121,7 @@ class _Budgeted:
 
     def pwrite(self, offset: int, data: bytes, *, region: str = "") -> None:
         self._spend(len(data))
+        self._grow(offset + len(data))
         self.file.pwrite(offset, data, region=region)
 
     def discard(self, offset: int, length: int, *, region: str = "") -> None:
@@ -127,6 +133,7 @@ class _Budgeted:
 
     def truncate(self, size: int) -> None:
         self._spend(0)
+        self._grow(size)
         self.file.truncate(size)
 
     def clone(self) -> MemoryFile:
@@ -349,9 +356,8 @@ class _Attempt:
             return self._went_wrong(Law.NO_CRASH, operation, str(crash))
         except (MemoryError, RecursionError) as caught:
             return self._went_wrong(Law.NO_CRASH, operation, type(caught).__name__)
-        except OverBudgetError:
-            text = f"more than {CALLS_MAX} I/Os or {BYTES_MAX >> 20} MiB for one small image"
-            return self._went_wrong(Law.NO_HANG, operation, text)
+        except OverBudgetError as spent:
+            return self._went_wrong(Law.NO_HANG, operation, str(spent))
         except HangError:
             return self._went_wrong(Law.NO_HANG, operation, "the call did not end")
         finally:

@@ -5,8 +5,9 @@ operation more, and one fault in it; then the fault is taken away, the operation
 further. The faults in the operations before it are the cases of a shorter sequence.
 
 A longer sequence starts from the states that one more operation leads to. Each such state is made once and taken up
-again for every case (Session.checkpoint); where that can not be done its operations are performed again. The states
-are shared out by what the model expects of them, so that two shards never hold the same one.
+again for every case (Session.checkpoint); where that can not be done its operations are performed again. So they are
+in a case without a fault: what a driver keeps in its memory is in no checkpoint. The states are shared out by what the
+model expects of them, so that two shards never hold the same one.
 """
 
 from collections import Counter
@@ -217,10 +218,13 @@ class _Sweep:
             seen.add(key)
             return _State(way._replace(checkpoint=session.checkpoint()), session.world)
 
-    def _open(self, way: _Way) -> Session | None:
-        """Return a session in the state that `way` leads to; None when the system can not build the setup."""
+    def _open(self, way: _Way, *, anew: bool = False) -> Session | None:
+        """Return a session in the state that `way` leads to; None when the system can not build the setup.
+
+        `anew` performs all of its operations, and closes nothing.
+        """
         try:
-            session = Session(self._target, way.checkpoint or way.setup, dog=self._dog)
+            session = Session(self._target, way.setup if anew else way.checkpoint or way.setup, dog=self._dog)
         except UnsupportedSetupError:
             self._gatherer.skipped()
             return None
@@ -228,7 +232,7 @@ class _Sweep:
         for number, operation in enumerate(missing, 1):
             if session.over:
                 break
-            closely = number == len(missing) and not isinstance(operation, _UNDONE_BY_A_CLOSE_LOOK)
+            closely = not anew and number == len(missing) and not isinstance(operation, _UNDONE_BY_A_CLOSE_LOOK)
             self._gatherer.heard(session, session.step(operation, everywhere=closely))
         return session
 
@@ -266,11 +270,11 @@ class _Sweep:
         if name in self._calm:
             return self._calm[name]
         self._require_time()
-        session = self._open(state.way)
+        session = self._open(state.way, anew=not faults)
         if session is None or session.over:
             return _Shown()
         with session:
-            found = session.step(operation, faults)
+            found = session.step(operation, faults, everywhere=not faults)
             step = session.history.steps[-1]
             broken = any(each.severity is Severity.ERROR for each in found)
             places = () if faults else places_of(step, self._abilities, targets_of(state.world, operation))

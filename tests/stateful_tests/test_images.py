@@ -14,6 +14,7 @@ from snapcheck.impl.qcow2.driver import Qcow2Driver
 from snapcheck.impl.targets import Target, find_target
 from snapcheck.model.history import Check
 from snapcheck.model.law_names import Law
+from snapcheck.model.operations import Write
 from snapcheck.model.setup import Semantics
 from snapcheck.reports import codec
 from snapcheck.reports.verdict import Verdict
@@ -120,6 +121,22 @@ def endless(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -
     return _Endless(opened(disk, read_only=read_only, create=create))
 
 
+class _Sprawling(Qcow2Driver):
+    """Puts a write where a pointer says, however far behind the end of the file that is."""
+
+    __slots__ = ("disk",)
+
+    def write(self, offset: int, data: bytes) -> None:
+        self.disk.pwrite(1 << 50, data)
+        super().write(offset, data)
+
+
+def sprawling(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+    driver = _Sprawling(opened(disk, read_only=read_only, create=create))
+    driver.disk = disk
+    return driver
+
+
 def test_a_driver_that_raises_what_it_must_not_is_found_and_replay_shows_it() -> None:
     target = Target("trusting", "a driver with a bug", trusting)
     known = places(sound_image("version 3"))["snapshot.extra.vm_state_size"]
@@ -165,6 +182,14 @@ def test_a_driver_that_reads_for_ever_is_stopped_by_its_budget() -> None:
     tried = try_image(target, WreckedImage("version 3", (), sound_image("version 3")))
     assert tried.wrong is not None
     assert tried.wrong.law is Law.NO_HANG
+
+
+def test_a_driver_that_makes_a_small_image_a_file_of_a_pebibyte_is_stopped_by_its_budget() -> None:
+    target = Target("sprawling", "a driver with a bug", sprawling)
+    tried = try_image(target, WreckedImage("version 3", (), sound_image("version 3")))
+    assert tried.wrong is not None
+    assert (tried.wrong.law, type(tried.wrong.operation)) == (Law.NO_HANG, Write)
+    assert "TiB" in tried.wrong.text
 
 
 def test_a_driver_that_does_not_open_images_is_skipped_and_says_so() -> None:

@@ -1,6 +1,7 @@
 """The sweep is exhaustive: every place where a fault can strike, every operation, each state once."""
 
 from collections import Counter
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -153,6 +154,25 @@ def test_longer_sequences_come_when_the_short_ones_are_done() -> None:
     assert answer.counts["states, length 2"] > 0
     assert answer.counts["states reached before"] > 0
     assert errors_of(answer) == []
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        "mapping:stale_place",  # what the driver keeps in its memory is wrong, and what a snapshot holds changes
+        "sizes:seek_ignored",  # VM state is read from its middle
+        "generic:load_by_one_string",  # a name is the id of another snapshot
+    ],
+)
+def test_what_no_fault_is_needed_for_shows_before_the_first_fault(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a sweep that tries nothing longer than one operation, and no fault
+    monkeypatch.setitem(sweep.REACHES, Profile.DEFAULT, replace(sweep.REACHES[Profile.DEFAULT], length=0))
+    driver = f"snapcheck.stateful_tests.seeded_bugs.{bug}"
+    # When it runs on a driver whose bug is in a success
+    answers = [answer_to(driver, shard=shard, devices=3, profile=Profile.DEFAULT) for shard in range(SHARDS)]
+    # Then the bug is found
+    assert any(errors_of(answer) for answer in answers)
+    assert not any(step.faults for answer in answers for each in answer.failures for step in each.history.steps)
 
 
 def test_time_that_runs_out_ends_it_with_what_it_has() -> None:
