@@ -18,13 +18,11 @@ from typing import Final, NamedTuple, TypeVar
 from snapcheck.fault_injection.crash.cuts import Persistence
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import find_target
-from snapcheck.model.device import World
 from snapcheck.model.history import History
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import Operation, Write
 from snapcheck.model.power_cut import Cut, Filling
 from snapcheck.model.setup import Setup
-from snapcheck.model.step import start as first_state
 from snapcheck.stateful_tests.chooser import RandomChooser
 from snapcheck.stateful_tests.digest import digest, digest_of
 from snapcheck.stateful_tests.draw_operations import draw_operation
@@ -33,10 +31,8 @@ from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, in_turn, witnesses_of
 from snapcheck.stateful_tests.power_cuts.recording import Recorded, Recording, record
-from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, PAIRED, STARTS, crash_operations, starts
+from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, PAIRED, STARTS, Workload, sequences, starts
 from snapcheck.stateful_tests.session import Session
-from snapcheck.stateful_tests.small_operations import expected
-from snapcheck.stateful_tests.starting_points import Start
 from snapcheck.stateful_tests.units import SHARDS, Answer, Profile, Unit
 from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 from snapcheck.stateful_tests.work import Control
@@ -125,18 +121,6 @@ class _Stopped(Exception):  # noqa: N818  # no error
     """Time, or the number of histories that was asked for, has run out."""
 
 
-class _Workload(NamedTuple):
-    """A setup, what is done on it, and the state in front of what is tried next, as the model has it."""
-
-    setup: Setup
-    operations: tuple[Operation, ...]
-    world: World
-
-    def then(self, operation: Operation) -> "_Workload":
-        """Return it with one operation more."""
-        return _Workload(self.setup, (*self.operations, operation), _after(self.world, operation))
-
-
 class _Went(NamedTuple):
     """How going on with disks ended: how many were looked at, and whether something did not end."""
 
@@ -153,11 +137,6 @@ def _one_in_three(some: Iterator[T], every: Iterator[T]) -> Iterator[T]:
             break
     yield from every
     yield from some
-
-
-def _after(world: World, operation: Operation) -> World:
-    changed = {name: states[0].state for name, states in expected(world, operation).devices.items()}
-    return World({**world.devices, **changed}, world.semantics)
 
 
 class _Crash:
@@ -187,7 +166,7 @@ class _Crash:
             self._random(number)
 
     # --- exhaustive -------------------------------------------------------------------------------
-    def _workloads(self, length: int) -> Iterator[_Workload]:
+    def _workloads(self, length: int) -> Iterator[Workload]:
         """Yield this shard's sequences of `length` operations; of longer ones those with one parent together.
 
         Of length 1 each image has its first operation before any has its second: a short run sees them all.
@@ -196,38 +175,23 @@ class _Crash:
             devices_max=self._unit.devices, semantics=self._unit.semantics, kinds=self._able.operations,
             prepared=self._able.prepared_images,
         )  # fmt: skip
-        parents = self._parents(points[: self._reach.points], length - 1)
+        parents = sequences(points[: self._reach.points], length - 1, kinds=self._able.operations)
         if length == 1:
-            every = in_turn([[*self._children(parent)] for parent in parents])
+            every = in_turn([[*parent.children(kinds=self._able.operations)] for parent in parents])
             if self._reach.pairs:
                 every = _one_in_three(self._pairs(), every)
             yield from islice(every, self._unit.shard, None, SHARDS)
         else:
             for parent in islice(parents, self._unit.shard, None, SHARDS):
-                yield from self._children(parent)
+                yield from parent.children(kinds=self._able.operations)
 
-    def _children(self, parent: _Workload) -> Iterator[_Workload]:
-        for operation in crash_operations(parent.world, kinds=self._able.operations):
-            yield parent.then(operation)
-
-    def _pairs(self) -> Iterator[_Workload]:
+    def _pairs(self) -> Iterator[Workload]:
         """Yield a write, unflushed, and whatever may follow it, over clusters that snapshots share."""
         semantics, kinds = self._unit.semantics, self._able.operations
         points = starts(devices_max=1, semantics=semantics, kinds=kinds, called=PAIRED)
-        for parent in self._parents(points, 1):
+        for parent in sequences(points, 1, kinds=kinds):
             if isinstance(parent.operations[-1], Write):
-                yield from self._children(parent)
-
-    def _parents(self, points: Iterable[Start], operations: int) -> Iterator[_Workload]:
-        if operations:
-            for parent in self._parents(points, operations - 1):
-                yield from self._children(parent)
-            return
-        for point in points:
-            workload = _Workload(point.setup, (), first_state(point.setup))
-            for operation in point.before:
-                workload = workload.then(operation)
-            yield workload
+                yield from parent.children(kinds=self._able.operations)
 
     # --- random -----------------------------------------------------------------------------------
     def _random(self, number: int) -> None:
@@ -239,7 +203,7 @@ class _Crash:
             qcow2_prepared=self._target.format == "qcow2",
         )  # fmt: skip
         kinds = tuple(kind for kind in CHANGING_KINDS if self._able.operations is None or kind in self._able.operations)
-        workload = _Workload(setup, (), first_state(setup))
+        workload = Workload(setup)
         for _ in range(rng.randint(1, _STEPS_MAX)):
             workload = workload.then(draw_operation(chooser, workload.world, kinds=kinds))
         self._gatherer.answer.counts["random histories"] += 1
@@ -325,7 +289,7 @@ class _Crash:
                 return _Went(looked_at, hung=True)
         return _Went(looked_at)
 
-    def _go_on_with_rest(self, workload: _Workload, most: int) -> None:
+    def _go_on_with_rest(self, workload: Workload, most: int) -> None:
         """Go on with up to `most` disks under each plan that a workload left and that were put off, if any were.
 
         An earlier run may have done so.

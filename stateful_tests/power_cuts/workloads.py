@@ -1,6 +1,6 @@
 """What power cuts are tried on: images that are about to change in some way, and everything that changes them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -29,6 +29,7 @@ from snapcheck.model.operations import (
     kind_of,
 )
 from snapcheck.model.setup import DeviceSpec, PreparedSnapshot, Semantics, Setup, Unfinished
+from snapcheck.model.step import start as first_state
 from snapcheck.stateful_tests.small_operations import expected, like_an_earlier_one, small_operations
 from snapcheck.stateful_tests.starting_points import Start, needs_images
 
@@ -103,6 +104,41 @@ def starts(
 
 
 # --- what is done ---------------------------------------------------------------------------------
+class Workload:
+    """A setup, what is done on it, and the state after that, as the model has it."""
+
+    __slots__ = ("operations", "setup", "world")
+
+    def __init__(self, setup: Setup, operations: tuple[Operation, ...] = (), world: World | None = None) -> None:
+        self.setup = setup
+        self.operations = operations
+        self.world = first_state(setup) if world is None else world
+
+    def then(self, operation: Operation) -> "Workload":
+        """Return it with one operation more."""
+        changed = {name: states[0].state for name, states in expected(self.world, operation).devices.items()}
+        world = World({**self.world.devices, **changed}, self.world.semantics)
+        return Workload(self.setup, (*self.operations, operation), world)
+
+    def children(self, *, kinds: Sequence[str] | None = None) -> "Iterator[Workload]":
+        """Yield it with one operation more that is worth a cut, on a system that performs `kinds`."""
+        for operation in crash_operations(self.world, kinds=kinds):
+            yield self.then(operation)
+
+
+def sequences(points: Iterable[Start], length: int, *, kinds: Sequence[str] | None = None) -> Iterator[Workload]:
+    """Yield all sequences of `length` operations from these points; those with one parent together."""
+    if length:
+        for parent in sequences(points, length - 1, kinds=kinds):
+            yield from parent.children(kinds=kinds)
+        return
+    for point in points:
+        workload = Workload(point.setup)
+        for operation in point.before:
+            workload = workload.then(operation)
+        yield workload
+
+
 def crash_operations(world: World, *, kinds: Sequence[str] | None = None) -> tuple[Operation, ...]:
     """Return the operations that are worth a cut in the state `world`: those that change something, each once."""
     group = len(world.devices) > 1
