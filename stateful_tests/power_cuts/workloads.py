@@ -22,6 +22,7 @@ from snapcheck.model.operations import (
     Reopen,
     Resize,
     SaveVm,
+    SnapshotAction,
     Transaction,
     VmstateWrite,
     Write,
@@ -98,9 +99,25 @@ def starts(
     `prepared` says whether the driver opens qcow2 images that the harness prepared, `called` which one is wanted.
     """
     usable = (start for name, start in STARTS if called in {None, name} and (prepared or not needs_images(start)))
-    able = (start for start in usable if all(kinds is None or kind_of(each) in kinds for each in start.before))
+    suited = (
+        replace(start, before=tuple(_suited(each, start.setup, kinds) for each in start.before)) for start in usable
+    )
+    able = (start for start in suited if all(kinds is None or kind_of(each) in kinds for each in start.before))
     fit = (start for start in able if len(start.setup.devices) <= devices_max)
     return tuple(replace(start, setup=replace(start.setup, semantics=semantics)) for start in fit)
+
+
+def _suited(operation: Operation, setup: Setup, kinds: Sequence[str] | None) -> Operation:
+    """Return `operation`, or a transaction that does the same where the system takes snapshots in no other way."""
+    if kinds is None or kind_of(operation) in kinds:
+        return operation
+    match operation:
+        case Create(device=device, name=name):
+            return Transaction((SnapshotAction(device, name),))
+        case AllCreate(name=name):
+            return Transaction(tuple(SnapshotAction(spec.name, name) for spec in setup.devices))
+        case _:
+            return operation
 
 
 # --- what is done ---------------------------------------------------------------------------------

@@ -455,6 +455,14 @@ def test_who_runs_by_default_starts_from_every_image() -> None:
     assert crash.REACHES[Profile.DEFAULT].points == len(STARTS)
 
 
+def test_a_system_that_takes_snapshots_by_transactions_alone_starts_from_groups_and_shared_clusters_too() -> None:
+    kinds = ("write", "flush", "resize", "save-vm", "transaction")
+    points = starts(devices_max=3, semantics=Semantics.MODERN, kinds=kinds)
+    before = {kind_of(operation) for point in points for operation in point.before}
+    assert before == {"write", "flush", "resize", "transaction"}
+    assert {len(point.setup.devices) for point in points} == {1, 2, 3}
+
+
 def test_what_changes_nothing_is_not_cut() -> None:
     for start in starts(devices_max=3, semantics=Semantics.CLASSIC)[:3]:
         operations = crash_operations(first_state(start.setup))
