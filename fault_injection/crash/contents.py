@@ -11,40 +11,39 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from snapcheck.fault_injection.crash.columns import Rows
-from snapcheck.fault_injection.crash.front import Front
+from snapcheck.fault_injection.crash.frame import Frame
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError
-from snapcheck.fault_injection.crash.tables import FrontTables
-from snapcheck.fault_injection.crash.versions import Clusters, Numbers
+from snapcheck.fault_injection.crash.tables import FrameTables
+from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
 
 Sums = NDArray[np.uint64]
 _ALL: Final = (1 << 64) - 1
 
 
 class Contents:
-    """The contents of the states of a front, whose tables these are; `rows` are the states."""
+    """The contents of states of one frame, whose tables these are; `rows` are the states."""
 
-    def __init__(self, tables: FrontTables, front: Front, rows: Rows, clusters: Clusters) -> None:
-        assert front.state is not None
-        self._tables = tables
-        self._header = header = front.state.header
-        self._l1_tables = [None if l1 is None else bytes(l1) for l1 in front.l1_tables]
+    def __init__(self, tables: FrameTables, frame: Frame, rows: Rows, clusters: Clusters) -> None:
+        self._tables, self._frame = tables, frame
         entries, loose = tables.l2.entries, tables.l2.loose
         shown = entries.shown
         self._rows, self._clusters = entries.rows[shown], entries.clusters[shown]
-        first_places = self._slot_of_table() << header.l2_bits
+        first_places = self._slot_of_table() << frame.l2_bits
         self._weights = _mixed(first_places[tables.l2.table[self._rows]] + entries.places[shown])
         loose_weights = _mixed(first_places[tables.l2.table[loose.rows]] + loose.places)
-        self._changing = [cluster for cluster in tables.data_clusters.tolist() if clusters.changes(cluster)]
-        self._numbers = {cluster: self._numbered(cluster, rows, clusters) for cluster in self._changing}
-        self._fixed = self._fixed_sums(clusters)
+        changing, data = clusters.changing(frame.clusters), tables.data_clusters
+        self._numbers = {each: self._numbered(each, rows, clusters) for each in data[changing[data]].tolist()}
+        self._changes = changing[self._clusters]
+        self._fixed = self._fixed_sums(data[~changing[data]], clusters)
         np.add.at(self._fixed, loose.rows, loose_weights * _mixed(loose.words))
+        self._parts_of_table = self._changing_parts()
 
     def _slot_of_table(self) -> Numbers:
         """Return by table the L1 entry that refers to it, the same one in all trees."""
         trees = self._tables.trees
         found = np.full(len(trees.tables), -1, dtype=np.int64)
         for slots in trees.slots:
-            places = np.flatnonzero(slots >= 0)
+            places = (slots >= 0).nonzero()[0]
             known = found[slots[places]]
             if ((known >= 0) & (known != places)).any():
                 raise NeedsPlainError
@@ -54,19 +53,30 @@ class Contents:
         return found
 
     def _numbered(self, cluster: int, rows: Rows, clusters: Clusters) -> tuple[Sums, "Numbers | None"]:
-        versions = clusters.versions(cluster, rows)
+        versions = clusters.versions(cluster, rows, file_bytes=self._frame.file_bytes)
         return np.array([clusters.number(each) for each in versions.contents], dtype=np.uint64), versions.by_state
 
-    def _fixed_sums(self, clusters: Clusters) -> Sums:
-        """Return by row of the L2 tables the sum over the data clusters that never change."""
-        changing = np.array(self._changing, dtype=np.int64)
-        known = np.setdiff1d(self._tables.data_clusters, changing, assume_unique=True)
-        known_numbers = np.array([clusters.fixed_number(cluster) for cluster in known.tolist()], dtype=np.uint64)
-        fixed = ~np.isin(self._clusters, changing)
-        numbers = known_numbers[np.searchsorted(known, self._clusters[fixed])]
+    def _fixed_sums(self, still: Numbers, clusters: Clusters) -> Sums:
+        """Return by row of the L2 tables the sum over the data clusters that never change: those are `still`."""
+        known = np.zeros(self._frame.clusters, dtype=np.uint64)
+        known[still] = clusters.fixed_numbers(still, file_bytes=self._frame.file_bytes)
+        fixed = ~self._changes
         sums = np.zeros(len(self._tables.l2.table), dtype=np.uint64)
-        np.add.at(sums, self._rows[fixed], self._weights[fixed] * numbers)
+        np.add.at(sums, self._rows[fixed], self._weights[fixed] * known[self._clusters[fixed]])
         return sums
+
+    def _changing_parts(self) -> dict[int, list[tuple[int, Sums]]]:
+        """Return by L2 table the data clusters in it that change, each with its weight by row of the L2 tables."""
+        places = self._changes.nonzero()[0]
+        tables = self._tables.l2.table[self._rows[places]]
+        firsts, which = distinct([tables, self._clusters[places]])
+        found: dict[int, list[tuple[int, Sums]]] = {}
+        for number, first in enumerate(firsts.tolist()):
+            mine = places[which == number]
+            weights = np.zeros(len(self._fixed), dtype=np.uint64)
+            np.add.at(weights, self._rows[mine], self._weights[mine])
+            found.setdefault(int(tables[first]), []).append((int(self._clusters[places[first]]), weights))
+        return found
 
     def digests(self, states: Numbers) -> Sequence[Sums]:
         """Return by L1 table, the active one first, what tells apart what each of `states` holds in it.
@@ -78,13 +88,13 @@ class Contents:
         found: dict[bytes, Sums] = {}
         digests: list[Sums] = []
         for number, slots in enumerate(trees.slots):
-            shown = slots[: self._header.vm_state_index] if number == 0 else slots
+            shown = slots[: self._frame.vm_state_index] if number == 0 else slots
             used = shown[shown >= 0]
             key = used.tobytes()
             if key not in found:
                 tables: list[int] = used.tolist()
                 found[key] = self._added([parts[table] for table in tables], len(states))
-            wrong = np.uint64(hash(self._l1_tables[number]) & _ALL if trees.wrong[number] else 0)
+            wrong = np.uint64(hash(self._frame.l1_tables[number]) & _ALL if trees.wrong[number] else 0)
             digests.append(found[key] + wrong if wrong else found[key])
         return digests
 
@@ -99,14 +109,9 @@ class Contents:
         """Return by state the sum over what one L2 table maps."""
         rows = self._tables.row_of(table, states)
         sums: Sums = self._fixed[rows]
-        here = np.flatnonzero(self._tables.l2.table[self._rows] == table)
-        for cluster in np.unique(self._clusters[here]).tolist():
-            if cluster in self._numbers:
-                numbers, by_state = self._numbers[cluster]
-                weights = np.zeros(len(self._fixed), dtype=np.uint64)
-                mine = here[self._clusters[here] == cluster]
-                np.add.at(weights, self._rows[mine], self._weights[mine])
-                sums = sums + weights[rows] * (numbers[0] if by_state is None else numbers[by_state[states]])
+        for cluster, weights in self._parts_of_table.get(table, ()):
+            numbers, by_state = self._numbers[cluster]
+            sums = sums + weights[rows] * (numbers[0] if by_state is None else numbers[by_state[states]])
         return sums
 
 

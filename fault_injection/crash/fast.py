@@ -1,7 +1,8 @@
 """The fast judge: crash states are judged together, as far as they have anything in common.
 
-1. States that open alike are a front (front.py): one of them is opened, by the engine.
-2. Of a front's states those are judged that differ in anything that is read: L2 tables, refcount blocks, data.
+1. States that open alike are a front (front.py): one of them is opened, by the engine. Fronts whose tables lie alike
+   have the same frame (frame.py) and go on together.
+2. Of these states those are judged that differ in anything that is read: L2 tables, refcount blocks, data.
 3. Refcounts, references and COPIED bits are sums of look-ups (tables.py), and so is what the trees hold (contents.py).
 4. What a content is made of is read once for each different content, through the engine.
 
@@ -15,13 +16,15 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from snapcheck.fault_injection.crash.contents import Contents
+from snapcheck.fault_injection.crash.frame import Frame, framed
 from snapcheck.fault_injection.crash.front import Front, fronts_of
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError, Overlay, Places
-from snapcheck.fault_injection.crash.seen import Held, Seen, held, see, shown
+from snapcheck.fault_injection.crash.seen import Held, Known, Seen, held, see, shown
 from snapcheck.fault_injection.crash.states import Funnel
-from snapcheck.fault_injection.crash.tables import FrontTables
+from snapcheck.fault_injection.crash.tables import FrameTables
 from snapcheck.fault_injection.crash.tree import States
-from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
+from snapcheck.fault_injection.crash.trees import L2Tables
+from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct, numbered
 from snapcheck.impl.qcow2.state import State
 from snapcheck.model.history import Check
 from snapcheck.model.power_cut import Cut
@@ -57,25 +60,30 @@ class FastJudge:
         self._funnel = funnel
         self._every = confirmed_every
         self._held: dict[tuple[int, int, int], Held] = {}
+        self._contents = Known()
 
     def judge(self, states: States, places: Places) -> Iterator[Alike]:
         """Yield what `states` show; the same may come several times, and never for states of different epochs."""
-        clusters: dict[tuple[int, int], Clusters] = {}
-        for front in fronts_of(places, states.rows):
-            if front.error:
-                yield from self._closed(front, states)
-            elif front.state is None:
-                yield from self._plainly(front.states, states, places)
+        shared = _Shared(places)
+        for frame, fronts in framed(fronts_of(places, states.rows)):
+            if frame is not None:
+                yield from self._together(frame, fronts, states, shared)
+            elif fronts[0].error:
+                yield from self._closed(fronts[0], states)
             else:
-                kind = bits, size = front.state.header.cluster_bits, front.state.host.file.size()
-                if kind not in clusters:
-                    clusters[kind] = Clusters(places, bits, size=size)
-                try:
-                    some = _Some(front, states, places, clusters[kind])
-                except NeedsPlainError:
-                    yield from self._plainly(front.states, states, places)
-                else:
-                    yield from self._open(some)
+                yield from self._plainly(fronts, states, places)
+
+    def _together(self, frame: Frame, fronts: Sequence[Front], states: States, shared: "_Shared") -> Iterator[Alike]:
+        try:
+            some = _Some(frame, fronts, states, shared)
+        except NeedsPlainError:
+            if len(fronts) == 1:
+                yield from self._plainly(fronts, states, shared.places)
+            else:  # each by itself may well have tables
+                for front in fronts:
+                    yield from self._together(frame, [front], states, shared)
+        else:
+            yield from self._open(some)
 
     # --- states that do not open ------------------------------------------------------------------
     def _closed(self, front: Front, states: States) -> Iterator[Alike]:
@@ -86,39 +94,37 @@ class FastJudge:
             self._funnel.judged += 1
             yield Alike(seen, numbers[:1], len(numbers))
 
-    def _plainly(self, numbers: Numbers, states: States, places: Places) -> Iterator[Alike]:
+    def _plainly(self, fronts: Sequence[Front], states: States, places: Places) -> Iterator[Alike]:
+        numbers = np.concatenate([front.states for front in fronts])
         self._funnel.read_set_distinct += len(numbers)
         self._funnel.judged += len(numbers)
         self._funnel.plain += len(numbers)
         for number in numbers:
-            seen = see(Overlay(places, states.rows[number]).clone()).outline
+            seen = see(Overlay(places, states.rows[number]).clone(), self._contents).outline
             yield Alike(seen, np.array([number], dtype=np.int64), 1)
 
     # --- states that do ---------------------------------------------------------------------------
     def _open(self, some: "_Some") -> Iterator[Alike]:
-        chosen = some.firsts
+        chosen, verdicts, digests = some.firsts, some.verdicts, some.digests
         self._funnel.read_set_distinct += len(chosen)
         self._funnel.judged += len(chosen)
-        verdicts = some.tables.verdicts(chosen)
-        digests = some.contents.digests(chosen)
-        until = np.unique(some.states.until[some.front.states[chosen]], return_inverse=True)[1]
-        parts = [np.unique(digest, return_inverse=True)[1] for digest in {id(each): each for each in digests}.values()]
-        firsts, alike = distinct([until, *(flags.astype(np.int64) for flags in verdicts), *parts])
+        parts = [numbered(digest)[1] for digest in {id(each): each for each in digests}.values()]
+        flags = [flags.astype(np.int64) for flags in verdicts]
+        firsts, alike = distinct([some.until[chosen], some.front_of[chosen], *flags, *parts])
         counts = np.bincount(some.kinds)
-        due = set(np.flatnonzero((self._funnel.judged - 1 - np.arange(len(chosen))) % self._every == 0).tolist())
+        due = {place for place in range(len(chosen)) if (self._funnel.judged - 1 - place) % self._every == 0}
         for number, first in enumerate(firsts.tolist()):
-            here = np.flatnonzero(alike == number)
+            here = (alike == number).nonzero()[0]
             check = Check(*verdicts.of(first))
             seen = self._seen(some, int(chosen[first]), [int(digest[first]) for digest in digests], check)
-            numbers = np.sort(some.front.states[chosen[here]])
-            for place in here.tolist():
-                if place in due:
-                    self.confirm(int(some.front.states[chosen[place]]), seen, some.states, some.places)
+            numbers = np.sort(some.numbers[chosen[here]])
+            for place in due.intersection(here.tolist()):
+                self.confirm(int(some.numbers[chosen[place]]), seen, some.states, some.places)
             yield Alike(seen, numbers, int(counts[here].sum()))
 
     def _seen(self, some: "_Some", place: int, digests: Sequence[int], check: Check) -> Seen:
         """Return what a state shows, of whose contents this tells what they are."""
-        state = some.front.state
+        state = some.fronts[int(some.front_of[place])].state
         assert state is not None
         entries = [None, *state.snapshot_table.entries]
         opened: State | None = None
@@ -128,7 +134,7 @@ class FastJudge:
             known = self._held.get((digest, size, vmstate))
             if known is None:
                 opened = opened or State(Overlay(some.places, some.rows[place]), read_only=False)
-                known = self._remember((digest, size, vmstate), held(opened, entry))
+                known = self._remember((digest, size, vmstate), held(opened, self._contents, entry))
             found.append(known)
         return shown(state, found[0], found[1:], check)
 
@@ -140,25 +146,48 @@ class FastJudge:
 
     def confirm(self, number: int, seen: Seen, states: States, places: Places) -> None:
         """Ask the plain judge as well; `OracleError` when it says something else."""
-        plain = see(Overlay(places, states.rows[number]).clone()).outline
+        plain = see(Overlay(places, states.rows[number]).clone(), self._contents).outline
         self._funnel.confirmed += 1
         if plain != seen:
             raise OracleError(states.cut(number), seen, plain)
 
 
-class _Some:
-    """The states of a front, those that differ in nothing that is read put together.
+class _Shared:
+    """What frames know from each other: clusters, by their size, and L2 tables."""
 
-    firsts  the place (in `rows`) of the first state of each kind
-    kinds   by place: which kind of state it is
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.l2_tables = L2Tables()
+        self._clusters: dict[int, Clusters] = {}
+
+    def clusters(self, frame: Frame) -> Clusters:
+        """Return the clusters of a frame."""
+        bits = frame.cluster_bits
+        if bits not in self._clusters:
+            self._clusters[bits] = Clusters(self.places, bits)
+        return self._clusters[bits]
+
+
+class _Some:
+    """The states of some fronts of one frame, those that differ in nothing that is read put together.
+
+    numbers   the numbers of all these states; what is said "by place" is about the state at that place of them
+    front_of  by place: which of the `fronts` the state is of
+    until     by place: which epoch it is of
+    kinds     by place: which kind of state it is
+    firsts    the place of the first state of each kind
+    verdicts  by kind; and `digests` are by L1 table and kind what tells apart what the states hold in it
     """
 
-    def __init__(self, front: Front, states: States, places: Places, clusters: Clusters) -> None:
-        assert front.state is not None
-        self.front, self.states, self.places = front, states, places
-        self.rows = states.rows[front.states]
-        self.tables = FrontTables(front, self.rows, clusters)
-        self.contents = Contents(self.tables, front, self.rows, clusters)
-        read = clusters.columns(self.tables.read_clusters)
-        until = np.unique(states.until[front.states], return_inverse=True)[1]
-        self.firsts, self.kinds = distinct([until, *(self.rows[:, column] for column in read)])
+    def __init__(self, frame: Frame, fronts: Sequence[Front], states: States, shared: _Shared) -> None:
+        self.fronts, self.states, self.places = fronts, states, shared.places
+        self.numbers = np.concatenate([front.states for front in fronts])
+        self.front_of = np.repeat(np.arange(len(fronts)), [len(front.states) for front in fronts])
+        self.rows = states.rows[self.numbers]
+        self.until = numbered(states.until[self.numbers])[1]
+        clusters = shared.clusters(frame)
+        tables = FrameTables(frame, self.rows, clusters, shared.l2_tables)
+        contents = Contents(tables, frame, self.rows, clusters)
+        read = clusters.columns(tables.read_clusters)
+        self.firsts, self.kinds = distinct([self.until, self.front_of, *(self.rows[:, column] for column in read)])
+        self.verdicts, self.digests = tables.verdicts(self.firsts), contents.digests(self.firsts)

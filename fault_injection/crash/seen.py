@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -14,11 +15,13 @@ from snapcheck.impl.qcow2.check import inspect
 from snapcheck.impl.qcow2.image import Image
 from snapcheck.impl.qcow2.layout import DIRTY, ImageError, SnapshotEntry
 from snapcheck.impl.qcow2.state import State, read_front
-from snapcheck.model.content import SECTOR, tags_of
+from snapcheck.model.content import FOREIGN, SECTOR, tags_of
 from snapcheck.model.history import Check, SnapshotContent, View
 
 CONTENT_BYTES_MAX: Final = 1 << 26  # a wrecked image may claim to be of any size
-
+_KNOWN_MAX: Final = 8  # contents that are remembered,
+_KNOWN_BYTES_MAX: Final = 1 << 22  # of so many bytes
+_FOREIGN_SECTORS: Final = bytes([FOREIGN]) + b"+"  # in tags
 
 NOTHING: Final = View()
 
@@ -65,16 +68,56 @@ class Seen:
         return replace(self, check=some)
 
 
-def see(disk: MemoryFile) -> Seen:
-    """Return what `disk` shows; it is left as it is."""
+class Known:
+    """Contents that were read lately. Most disks hold what others do, and to compare is quicker than to hash."""
+
+    def __init__(self) -> None:
+        self._lately: list[tuple[bytes, bytes, Held]] = []
+
+    def held(self, pieces: Sequence[bytes], vmstate: bytes) -> Held:
+        """Return a content, in pieces, and a VM state as what they hold."""
+        for place, (raw, known_vmstate, found) in enumerate(self._lately):
+            if _is_made_of(raw, pieces) and known_vmstate == vmstate:
+                self._lately.insert(0, self._lately.pop(place))
+                return found
+        raw = b"".join(pieces)
+        tags = tags_of(raw.ljust(_sectors(len(raw)) * SECTOR, b"\0"))
+        new = Held(_digest(raw, tags, vmstate), tags, vmstate or None)
+        if len(raw) + len(vmstate) <= _KNOWN_BYTES_MAX:
+            self._lately = [(raw, vmstate, new), *self._lately[: _KNOWN_MAX - 1]]
+        return new
+
+
+def _digest(raw: bytes, tags: bytes, vmstate: bytes) -> str:
+    """Return what tells a content and a VM state apart: the tags say all but what is in foreign sectors."""
+    digest = hashlib.sha256(b"%d %d " % (len(raw), len(vmstate)) + tags + vmstate)
+    for foreign in re.finditer(_FOREIGN_SECTORS, tags):
+        digest.update(memoryview(raw)[foreign.start() * SECTOR : foreign.end() * SECTOR])
+    return digest.hexdigest()[:16]
+
+
+def _is_made_of(raw: bytes, pieces: Sequence[bytes]) -> bool:
+    """Tell whether `raw` is these pieces; nothing is copied for it."""
+    place = 0
+    for piece in pieces:
+        if not raw.startswith(piece, place):
+            return False
+        place += len(piece)
+    return place == len(raw)
+
+
+def see(disk: MemoryFile, known: Known | None = None) -> Seen:
+    """Return what `disk` shows; it is left as it is. Who looks at many disks may pass what is `known` of others."""
     disk = disk.clone()
     try:
-        if read_front(disk).header.incompatible & DIRTY:
+        front = read_front(disk)
+        if front.header.incompatible & DIRTY:
             Image.open(disk).close()
-        state = State(disk, read_only=False)
+            front = read_front(disk)
+        state = State(disk, read_only=False, front=front)
     except (ImageError, BlockError) as error:
         return Seen(error=str(error))
-    return seen(state, check_of(disk))
+    return seen(state, check_of(disk), known or Known())
 
 
 def check_of(disk: MemoryFile) -> Check:
@@ -85,9 +128,10 @@ def check_of(disk: MemoryFile) -> Check:
         return Check(corruptions=1, messages=(str(error),))
 
 
-def seen(state: State, check: Check) -> Seen:
+def seen(state: State, check: Check, known: Known) -> Seen:
     """Return what an open image shows."""
-    return shown(state, held(state), [held(state, entry) for entry in state.snapshot_table.entries], check)
+    others = [held(state, known, entry) for entry in state.snapshot_table.entries]
+    return shown(state, held(state, known), others, check)
 
 
 def shown(state: State, active: Held, others: Sequence[Held], check: Check) -> Seen:
@@ -106,7 +150,7 @@ def shown(state: State, active: Held, others: Sequence[Held], check: Check) -> S
     )  # fmt: skip
 
 
-def held(state: State, entry: SnapshotEntry | None = None) -> Held:
+def held(state: State, known: Known, entry: SnapshotEntry | None = None) -> Held:
     """Return what the active state, or the snapshot of `entry`, holds; a snapshot under its own size."""
     active, tables = (state.tables.l1, state.tables.l1_offset), state.tables
     size = state.header.size if entry is None else entry.disk_size
@@ -116,15 +160,13 @@ def held(state: State, entry: SnapshotEntry | None = None) -> Held:
     try:
         if entry is not None:
             tables.l1 = state.snapshot_l1(entry)
-        raw = guest.read(state, 0, size) if size else b""
+        pieces = tuple(guest.pieces(state, 0, size)) if size else ()
         vmstate = _vmstate(state, size, vmstate_bytes)
     except BlockError as error:
         return Held(error=error.errno.name)
     finally:
         tables.l1, tables.l1_offset = active
-    digest = hashlib.sha256(raw + vmstate).hexdigest()[:16]
-    tags = tags_of(raw.ljust(_sectors(size) * SECTOR, b"\0"))
-    return Held(digest, tags, vmstate or None)
+    return known.held(pieces, vmstate)
 
 
 def _vmstate(state: State, size: int, length: int) -> bytes:

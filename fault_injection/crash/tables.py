@@ -1,7 +1,7 @@
 """Refcounts, references and COPIED bits of many crash states at once.
 
-All states here open alike (front.py), so the L1 tables, the places of the L2 tables and of the refcount blocks, and
-the length of the file are the same. What differs is what L2 tables and refcount blocks hold: a few versions of each.
+All states here have the same frame (frame.py): the L1 tables, the places of the L2 tables and of the refcount blocks,
+and the length of the file. What differs is what L2 tables and refcount blocks hold: a few versions of each.
 What a version says of each cluster is worked out once. The verdict on a cluster depends on few tables: on the block
 that counts it, and on the L2 tables that may refer to it. Clusters that depend on the same tables are judged together,
 once for each combination of versions that there is, and states look their verdicts up.
@@ -12,13 +12,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from snapcheck.fault_injection.crash.columns import Rows
-from snapcheck.fault_injection.crash.front import Front
+from snapcheck.fault_injection.crash.frame import Frame
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError
-from snapcheck.fault_injection.crash.trees import Flags, any_of_row, l2_rows, trees_of
-from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct
-from snapcheck.impl.qcow2.host import Codec, Words
-from snapcheck.impl.qcow2.layout import OFFSET_MASK, ImageError, ceil_div
-from snapcheck.impl.qcow2.state import State
+from snapcheck.fault_injection.crash.trees import L2Tables, any_of_row, trees_of
+from snapcheck.fault_injection.crash.versions import Clusters, Flags, Numbers, distinct, marked
+from snapcheck.impl.qcow2.host import Codec
+from snapcheck.impl.qcow2.layout import ceil_div
 
 _CELLS_MAX: Final = 1 << 24  # versions of tables times clusters of the file
 _COUNT_MAX: Final = np.uint64(1 << 62)
@@ -48,20 +47,19 @@ class _Factor(NamedTuple):
     adds: dict[int, Numbers]
 
 
-class FrontTables:
-    """The tables of the states of one front; `rows` are the states. `NeedsPlainError` when none can be judged here."""
+class FrameTables:
+    """The tables of states of one frame; `rows` are the states. `NeedsPlainError` when none can be judged here."""
 
-    def __init__(self, front: Front, rows: Rows, clusters: Clusters) -> None:
-        assert front.state is not None
-        self._front, self._state, self._header = front, front.state, front.state.header
-        self._size = ceil_div(self._state.host.file.size(), self._header.cluster_bytes)  # of the file, in clusters
-        self.trees = trees_of(front, clusters=self._size)
-        self._blocks, blocks_wrong = _blocks(self._state, self._size)
-        self._wrong = any(self.trees.wrong) or blocks_wrong or _snapshots_wrong(self._state, self._size)
-        self._l2_versions = [clusters.versions(table, rows) for table in self.trees.tables.tolist()]
-        self._block_versions = [clusters.versions(block, rows) for block in self._blocks.values()]
-        self.l2 = l2_rows(self._l2_versions, self._state, clusters=self._size)
-        self.data_clusters: Numbers = np.unique(self.l2.entries.clusters)
+    def __init__(self, frame: Frame, rows: Rows, clusters: Clusters, l2_tables: L2Tables) -> None:
+        self._frame, self._size = frame, frame.clusters
+        self.trees = trees_of(frame)
+        self._blocks = dict(frame.blocks)
+        self._wrong = any(self.trees.wrong) or frame.wrong
+        size = frame.file_bytes
+        self._l2_versions = [clusters.versions(table, rows, file_bytes=size) for table in self.trees.tables.tolist()]
+        self._block_versions = [clusters.versions(block, rows, file_bytes=size) for block in self._blocks.values()]
+        self.l2 = l2_tables.rows(self._l2_versions, frame)
+        self.data_clusters: Numbers = marked(self.l2.entries.clusters, self._size).nonzero()[0]
 
     @property
     def read_clusters(self) -> Sequence[int]:
@@ -81,24 +79,24 @@ class FrontTables:
         known[_COUNTS] = counts.known
         factors = [*self._l2_factors(known, states), *counts.factors]
         found = Verdicts(np.full(len(states), self._wrong), leaks, np.zeros(len(states), dtype=np.bool_))
-        for table in np.unique(self.l2.table[self.l2.wrong]).tolist():
+        for table in set(self.l2.table[self.l2.wrong].tolist()):
             np.logical_or(found.corrupt, self.l2.wrong[self.row_of(table, states)], out=found.corrupt)
         for numbers, here in _alike(factors, self._size):
             chosen = [factors[number] for number in numbers]
             firsts, by_state = _combinations(chosen, len(states))
-            wrong = _judged([part[here] for part in known], tables[here], chosen, firsts, here)
+            wrong = _judged(known[:, here], tables[here], chosen, firsts, here)
             for whole, some in zip(found, wrong, strict=True):
                 np.logical_or(whole, some[by_state], out=whole)
         return found
 
-    def _known_of_all(self) -> tuple[list[Numbers], Numbers]:
+    def _known_of_all(self) -> tuple[Numbers, Numbers]:
         """Return what is known of each cluster without L2 tables and blocks, and how many tables lie there."""
-        header, bits, trees = self._header, self._header.cluster_bits, self.trees
-        known = [np.zeros(self._size, dtype=np.int64) for _ in range(5)]
+        frame, trees = self._frame, self.trees
+        known = np.zeros((5, self._size), dtype=np.int64)
         tables = np.zeros(self._size, dtype=np.int64)
-        for offset, length in _ranges(self._state, self._front.l1_tables):
-            first = offset >> bits
-            here = slice(first, first + ceil_div(length, header.cluster_bytes))
+        for offset, length in frame.ranges:
+            first = offset >> frame.cluster_bits
+            here = slice(first, first + ceil_div(length, frame.cluster_bytes))
             known[_REFERENCES][here] += 1
             tables[here] += 1
         for places, times in ((np.array([*self._blocks.values()], dtype=np.int64), 1), (trees.tables, trees.times)):
@@ -108,7 +106,7 @@ class FrontTables:
         known[_UNCOPIED][trees.tables] += trees.uncopied
         return known, tables
 
-    def _l2_factors(self, known: list[Numbers], states: Numbers) -> Iterator[_Factor]:
+    def _l2_factors(self, known: Numbers, states: Numbers) -> Iterator[_Factor]:
         """Add to what is `known` what L2 tables say in their first versions, and yield how others differ."""
         entries, trees, size = self.l2.entries, self.trees, self._size
         table = self.l2.table[entries.rows]
@@ -122,7 +120,7 @@ class FrontTables:
         fixed = ~several[table]
         for number, weight in weights.items():
             known[number] += _summed(entries.clusters[fixed], weight[fixed], size)
-        for place in np.flatnonzero(several).tolist():
+        for place in several.nonzero()[0].tolist():
             by_state, first = self._l2_versions[place].by_state, int(self.l2.first[place])
             count, here = len(self._l2_versions[place].contents), table == place
             cells = (entries.rows[here] - first) * size + entries.clusters[here]
@@ -136,8 +134,8 @@ class FrontTables:
 
     def _counts(self, states: Numbers) -> "tuple[_Counts, Flags]":
         """Return the refcounts, and for each of `states` whether anything behind the end of the file is counted."""
-        codec = Codec(1 << self._header.refcount_order)
-        entries = self._header.cluster_bytes * 8 // codec.bits
+        codec = Codec(self._frame.refcount_bits)
+        entries = self._frame.cluster_bytes * 8 // codec.bits
         counts = _Counts(np.zeros(self._size, dtype=np.int64), [])
         leaks = np.zeros(len(states), dtype=np.bool_)
         for index, versions in zip(self._blocks, self._block_versions, strict=True):
@@ -163,52 +161,6 @@ class _Counts(NamedTuple):
     factors: list[_Factor]
 
 
-def _snapshots_wrong(state: State, clusters: int) -> bool:
-    """Tell whether the snapshot table is not as it should be."""
-    header, table = state.header, state.snapshot_table
-    room = (clusters << header.cluster_bits) // 8 - header.l1_size
-    if sum(entry.l1_size for entry in table.entries) > room:
-        raise NeedsPlainError  # there the check gives up
-    try:
-        for index, entry in enumerate(table.entries):
-            entry.require_in_order(index, header)
-    except ImageError:
-        return True
-    return bool(table.entries) and header.snapshots_offset + table.length > clusters << header.cluster_bits
-
-
-def _ranges(state: State, l1_tables: "Sequence[Words | None]") -> Iterator[tuple[int, int]]:
-    """Yield offset and length of every table that opening finds; where an L1 table can not be there is None."""
-    header, table = state.header, state.snapshot_table
-    yield 0, header.header_length
-    yield header.refcount_table_offset, header.refcount_table_clusters << header.cluster_bits
-    yield header.l1_offset, header.l1_size * 8
-    if table.entries:
-        yield header.snapshots_offset, table.length
-    for entry, l1 in zip(table.entries, l1_tables[1:], strict=True):
-        if l1 is not None:
-            yield entry.l1_offset, entry.l1_size * 8
-
-
-def _blocks(state: State, clusters: int) -> tuple[dict[int, int], bool]:
-    """Return by index the cluster of each refcount block, and whether there is one that can not be where it is said."""
-    header = state.header
-    length = header.refcount_table_clusters << header.cluster_bits
-    table = np.frombuffer(state.host.read(header.refcount_table_offset, length, "refcount-table"), dtype=">u8")
-    blocks: dict[int, int] = {}
-    wrong, known = False, set[int]()
-    for index in np.flatnonzero(table).tolist():
-        word = int(table[index])
-        offset = word & OFFSET_MASK
-        cluster = offset >> header.cluster_bits
-        astray = offset & (header.cluster_bytes - 1) or cluster >= clusters or cluster in known
-        wrong = wrong or bool(astray) or word != offset
-        if offset and not astray:
-            blocks[index] = cluster
-            known.add(cluster)
-    return blocks, wrong
-
-
 def _summed(cells: Numbers, weights: Numbers, size: int) -> Numbers:
     if size > _CELLS_MAX:
         raise NeedsPlainError
@@ -224,14 +176,12 @@ def _alike(factors: Sequence[_Factor], clusters: int) -> Iterator[tuple[tuple[in
     for number, factor in enumerate(factors):
         for part in factor.adds.values():
             depends[number] |= part.any(axis=0)
-    packed = np.ascontiguousarray(np.packbits(depends, axis=0).T)
-    keys = packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
-    _, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    firsts, inverse = distinct(list(depends.astype(np.int64)))
     order = np.argsort(inverse, kind="stable")
     ends = np.cumsum(np.bincount(inverse))
     for place, first in enumerate(firsts.tolist()):
         here = order[ends[place - 1] if place else 0 : ends[place]]
-        yield tuple(np.flatnonzero(depends[:, first]).tolist()), here
+        yield tuple(depends[:, first].nonzero()[0].tolist()), here
 
 
 def _combinations(factors: Sequence[_Factor], states: int) -> tuple[Numbers, Numbers]:
@@ -241,11 +191,9 @@ def _combinations(factors: Sequence[_Factor], states: int) -> tuple[Numbers, Num
     return distinct([factor.by_state for factor in factors])
 
 
-def _judged(
-    known: Sequence[Numbers], tables: Numbers, factors: Sequence[_Factor], states: Numbers, here: Numbers
-) -> Verdicts:
+def _judged(known: Numbers, tables: Numbers, factors: Sequence[_Factor], states: Numbers, here: Numbers) -> Verdicts:
     """Judge the clusters `here`, of which so much is known, in each of `states`."""
-    parts = [np.broadcast_to(part, (len(states), len(here))) for part in known]
+    parts = [part.reshape(1, -1) for part in known]  # where no factor adds anything, one row is for all states
     for factor in factors:
         versions = factor.by_state[states]
         for number, adds in factor.adds.items():

@@ -1,4 +1,4 @@
-"""What L1 and L2 tables of crash states that open alike refer to."""
+"""What L1 and L2 tables of crash states with one frame refer to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from snapcheck.fault_injection.crash.front import Front
-from snapcheck.fault_injection.crash.versions import Numbers, Versions
+from snapcheck.fault_injection.crash.frame import Frame
+from snapcheck.fault_injection.crash.versions import Flags, Numbers, Versions, marked
 from snapcheck.impl.qcow2 import compressed
 from snapcheck.impl.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, ZERO
-from snapcheck.impl.qcow2.state import State
 
-Flags = NDArray[np.bool_]
 Words64 = NDArray[np.uint64]
 
 _MASK: Final = np.uint64(OFFSET_MASK)
@@ -24,7 +22,7 @@ _L1_RESERVED: Final = np.uint64(~(COPIED | OFFSET_MASK) & (1 << 64) - 1)
 # --- L1 -------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """What the L1 tables of a front refer to.
+    """What the L1 tables of a frame refer to.
 
     tables  the clusters of all L2 tables, in ascending order
     slots   by L1 table: for each of its entries which of the `tables` it refers to, -1 for none
@@ -43,18 +41,17 @@ class Trees:
     uncopied: Flags
 
 
-def trees_of(front: Front, *, clusters: int) -> Trees:
-    """Return the trees of a front; the file has so many `clusters`."""
-    assert front.state is not None
-    header = front.state.header
-    l1_tables = [np.frombuffer(l1 or b"", dtype=np.uint64) for l1 in front.l1_tables]
-    pointers = [_pointers(l1, header.cluster_bits, clusters) for l1 in l1_tables]
+def trees_of(frame: Frame) -> Trees:
+    """Return the trees of a frame."""
+    clusters = frame.clusters
+    l1_tables = [np.frombuffer(l1 or b"", dtype=np.uint64) for l1 in frame.l1_tables]
+    pointers = [_pointers(l1, frame.cluster_bits, clusters) for l1 in l1_tables]
     wrong = [
         l1 is None or bool((words & _L1_RESERVED).any()) or bool(((found < 0) & ((words & _MASK) != 0)).any())
-        for l1, words, found in zip(front.l1_tables, l1_tables, pointers, strict=True)
+        for l1, words, found in zip(frame.l1_tables, l1_tables, pointers, strict=True)
     ]
-    tables = np.unique(np.concatenate(pointers))
-    tables = tables[tables >= 0]
+    every = np.concatenate(pointers)
+    tables = marked(every[every >= 0], clusters).nonzero()[0]
     place = np.full(clusters + 1, -1, dtype=np.int64)  # the last one is for what refers to nothing
     place[tables] = np.arange(len(tables))
     slots = [place[found] for found in pointers]
@@ -62,8 +59,8 @@ def trees_of(front: Front, *, clusters: int) -> Trees:
     says = (l1_tables[0] & _COPIED_BIT) != 0
     times = np.bincount(np.concatenate(slots) + 1, minlength=size + 1)[1:].astype(np.int64)
     return Trees(
-        tables, slots, wrong, times, _marked(slots[0][used], size), _marked(slots[0][used & says], size),
-        _marked(slots[0][used & ~says], size),
+        tables, slots, wrong, times, marked(slots[0][used], size), marked(slots[0][used & says], size),
+        marked(slots[0][used & ~says], size),
     )  # fmt: skip
 
 
@@ -78,12 +75,6 @@ def any_of_row(flags: Flags) -> Flags:
     """Return by row whether any of its flags is set."""
     found: Flags = np.logical_or.reduce(flags, axis=1)
     return found
-
-
-def _marked(places: Numbers, size: int) -> Flags:
-    marks = np.zeros(size, dtype=np.bool_)
-    marks[places] = True
-    return marks
 
 
 # --- L2 -------------------------------------------------------------------------------------------
@@ -122,31 +113,47 @@ class L2Rows:
     loose: Loose
 
 
-def l2_rows(versions: Sequence[Versions], state: State, *, clusters: int) -> L2Rows:
-    """Return the rows of all L2 tables, whose versions these are."""
-    header, bits = state.header, state.header.cluster_bits
-    counts = np.array([len(each.contents) for each in versions], dtype=np.int64)
-    raw = b"".join(content for each in versions for content in each.contents)
+class L2Tables:
+    """Reads L2 tables, and remembers: most frames have those of another one."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], L2Rows] = {}
+
+    def rows(self, versions: Sequence[Versions], frame: Frame) -> L2Rows:
+        """Return the rows of all L2 tables of a frame, whose versions these are."""
+        contents = tuple(each.contents for each in versions)
+        key = (contents, frame.cluster_bits, frame.clusters, frame.limit, frame.l2_flags)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = _l2_rows(contents, frame)
+        return known
+
+
+def _l2_rows(versions: Sequence[tuple[bytes, ...]], frame: Frame) -> L2Rows:
+    clusters, bits, l2_bits = frame.clusters, frame.cluster_bits, frame.l2_bits
+    counts = np.array([len(contents) for contents in versions], dtype=np.int64)
+    raw = b"".join(content for contents in versions for content in contents)
     words = np.frombuffer(raw, dtype=">u8").astype(np.uint64)
-    where = np.flatnonzero(words & np.uint64(OFFSET_MASK | ~header.l2_flags & (1 << 64) - 1))
+    used = words & np.uint64(OFFSET_MASK | ~frame.l2_flags & (1 << 64) - 1)
+    where = (used != 0).nonzero()[0]  # of flags: that is quicker than of numbers
     words = words[where]
     packed = (words & _COMPRESSED_BIT) != 0
-    reserved = ~packed & ((words & np.uint64(~(header.l2_flags | OFFSET_MASK) & (1 << 64) - 1)) != 0)
+    reserved = ~packed & ((words & np.uint64(~(frame.l2_flags | OFFSET_MASK) & (1 << 64) - 1)) != 0)
     pointers = np.where(packed, -1, _pointers(words, bits, clusters))
     astray = ~packed & (pointers < 0) & ((words & _MASK) != 0)
     first, last, outside = _packed(words[packed], bits, clusters)
     wrong = reserved | astray
     wrong[packed] = outside | ((words[packed] & _COPIED_BIT) != 0)
-    rows, places = where >> header.l2_bits, where & ((1 << header.l2_bits) - 1)
-    unreadable = reserved | (pointers >= state.refcounts.limit)
-    plain = np.flatnonzero(pointers >= 0)
+    rows, places = where >> l2_bits, where & ((1 << l2_bits) - 1)
+    unreadable = reserved | (pointers >= frame.limit)
+    plain = (pointers >= 0).nonzero()[0]
     shown = ~unreadable & ((words & np.uint64(ZERO)) == 0)
     copied = (words & _COPIED_BIT) != 0
     parts = [(plain, pointers[plain], copied[plain], ~copied[plain], shown[plain])]
     for step in range(compressed.CLUSTERS_TOUCHED_MAX):
         touched = (first + step <= last) & ~outside
         nothing = np.zeros(int(touched.sum()), dtype=np.bool_)
-        parts.append((np.flatnonzero(packed)[touched], first[touched] + step, nothing, nothing, ~nothing))
+        parts.append((packed.nonzero()[0][touched], first[touched] + step, nothing, nothing, ~nothing))
     index, clusters_, copied_, uncopied_, shown_ = (np.concatenate(part) for part in zip(*parts, strict=True))
     loose = packed | astray | unreadable
     bad_rows = np.zeros(int(counts.sum()), dtype=np.bool_)

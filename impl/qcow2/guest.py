@@ -7,8 +7,9 @@ What is not mapped is read from the backing file, as far as that goes; what shal
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import numpy as np
 from snapcheck.impl.blockfile import BlockError
 from snapcheck.impl.qcow2 import compressed
 from snapcheck.impl.qcow2.host import StoreError, Words, decoded
@@ -16,6 +17,9 @@ from snapcheck.impl.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, ZERO
 from snapcheck.impl.qcow2.state import State
 from snapcheck.impl.qcow2.tables import SUBCLUSTERS
 from snapcheck.model.errno import Errno
+
+_FEW: Final = 64  # below this many clusters plain Python is faster than numpy
+_NOT_COPIED64: Final = np.uint64(COPIED - 1)
 
 
 class _Segment(NamedTuple):
@@ -35,10 +39,13 @@ def read(state: State, start: int, length: int) -> bytes:
     within = start & (1 << bits) - 1
     if within + length <= 1 << bits:
         return _read_in_cluster(state, start >> bits, within, length)
-    return b"".join(
-        state.host.read(offset, size, "data") if offset else _read_elsewhere(state, begin, size)
-        for begin, offset, size in _extents(state, start, length)
-    )
+    return b"".join(pieces(state, start, length))
+
+
+def pieces(state: State, start: int, length: int) -> Iterator[bytes]:
+    """Yield what `read` returns piece by piece: what lies together in the file comes in one."""
+    for begin, offset, size in _extents(state, start, length):
+        yield state.host.read(offset, size, "data") if offset else _read_elsewhere(state, begin, size)
 
 
 def _read_in_cluster(state: State, cluster: int, within: int, length: int) -> bytes:
@@ -102,20 +109,28 @@ def _extents(state: State, start: int, length: int) -> Iterator[tuple[int, int, 
     """
     bits, end = state.header.cluster_bits, start + length
     size, first = 1 << bits, start >> bits
-    entries = [*state.tables.entries(first, (end - 1 >> bits) + 1), -1]
-    begin, at = 0, 0
-    while begin < len(entries) - 1:
-        at, entry = begin + 1, entries[begin]
-        step = size if entry else 0
-        while entries[at] == entry + step or (entry and entries[at] == (entry + step) ^ COPIED):
-            entry = entries[at]
-            at += 1
-        low, high = max(start, (first + begin) << bits), min(end, (first + at) << bits)
-        offset = _plain_offset(state, entries[begin]) if entry else 0
-        if offset and at - begin > 1:
-            state.tables.require_entry(entry)
+    entries = state.tables.entries(first, (end - 1 >> bits) + 1)
+    starts = _piece_starts(entries, size)
+    for begin, stop in zip(starts, [*starts[1:], len(entries)], strict=True):
+        low, high = max(start, (first + begin) << bits), min(end, (first + stop) << bits)
+        offset = _plain_offset(state, entries[begin]) if entries[begin] else 0
+        if offset and stop - begin > 1:
+            state.tables.require_entry(entries[stop - 1])
         yield low, offset + (low & size - 1) if offset else 0, high - low
-        begin = at
+
+
+def _piece_starts(entries: Words, size: int) -> list[int]:
+    """Return where in `entries` a cluster does not go on where the one before it ended; the COPIED bit may differ."""
+    if len(entries) > _FEW:
+        words = np.frombuffer(entries, dtype=np.uint64)
+        expected = words[:-1] + (words[:-1] != 0) * np.uint64(size)
+        return [0, *(((words[1:] ^ expected) & _NOT_COPIED64).nonzero()[0] + 1).tolist()]
+    starts, awaited = list[int](), -1
+    for place, entry in enumerate(entries):
+        if (entry ^ awaited) & ~COPIED:
+            starts.append(place)
+        awaited = entry + size if entry else 0
+    return starts
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -83,7 +83,8 @@ class Refcounts:
         self._place = RefcountTable(header.refcount_table_offset, header.refcount_table_clusters)
         raw = host.read(self._place.offset, self._place.clusters << self._cluster_bits, _TABLE)
         self._table = decoded(raw)
-        self._covered = ceil_div(len(raw.rstrip(b"\0")), 8)  # table entries from here on are empty
+        used = (np.frombuffer(raw, dtype=np.uint64) != 0).nonzero()[0]
+        self._covered = int(used[-1]) + 1 if len(used) else 0  # table entries from here on are empty
         self._blocks: dict[int, Words] = {}
         self._debts: list[Clusters] = []
         self._doubts: dict[int, Words] = {}  # blocks whose last write failed, unseen: what they should hold at most

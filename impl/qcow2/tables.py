@@ -1,7 +1,5 @@
 """The mapping: the active L1 table, L2 tables, what a tree refers to, and the COPIED bits (SPEC B.7)."""
 
-from collections.abc import Iterator
-from itertools import repeat
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -86,17 +84,19 @@ class Tables:
         table = self.active_l2(cluster >> self.l2_bits)
         return table[(cluster & (self.l2_entries - 1)) * self._words_each] if table is not None else 0
 
-    def entries(self, first: int, last: int) -> Iterator[int]:
-        """Yield the L2 entries of the guest clusters from `first` up to `last`, 0 where there is none."""
+    def entries(self, first: int, last: int) -> Words:
+        """Return the L2 entries of the guest clusters from `first` up to `last`, 0 where there is none."""
+        found = decoded(b"")
         while first < last:
             table = self.active_l2(first >> self.l2_bits)
             low = first & (self.l2_entries - 1)
             count = min(last - first, self.l2_entries - low)
             if table is None:
-                yield from repeat(0, count)
+                found.frombytes(bytes(8 * count))
             else:
-                yield from table[low * self._words_each : (low + count) * self._words_each : self._words_each]
+                found += table[low * self._words_each : (low + count) * self._words_each : self._words_each]
             first += count
+        return found
 
     def parts(self, cluster: int) -> int:
         """Return the second word of a guest cluster's extended L2 entry: which parts are allocated, or read as zeroes.

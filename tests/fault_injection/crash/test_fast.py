@@ -6,6 +6,8 @@ from random import Random
 import pytest
 from snapcheck.fault_injection.crash.cuts import Persistence
 from snapcheck.fault_injection.crash.fast import FastJudge, OracleError
+from snapcheck.fault_injection.crash.frame import framed
+from snapcheck.fault_injection.crash.front import fronts_of
 from snapcheck.fault_injection.crash.judge import Judge
 from snapcheck.fault_injection.crash.overlay import Overlay, Places
 from snapcheck.fault_injection.crash.seen import Held, Seen, see, shown
@@ -147,6 +149,37 @@ def test_what_the_medium_put_behind_the_end_of_the_file_is_not_seen() -> None:
     image = Image.open(LoggedFile(log, disk, "d0"))
     image.snapshot_create(SnapshotInfo(name="n"))  # the new table ends the file, within a sector
     compare(base, log, Persistence.NO_BARRIERS, fill=Filling.GARBAGE)
+
+
+def test_states_that_differ_in_the_copied_bits_of_the_active_l1_alone_are_judged_alike() -> None:
+    disk = an_image(cluster_bytes=512)
+    base, log = disk.clone(), WriteLog()
+    header, file = read_header(disk), LoggedFile(log, disk, "d0")
+    assert header.l1_size == 2
+    for place in range(header.l1_size):
+        offset = header.l1_offset + 8 * place
+        file.pwrite(offset, bytes([disk.pread(offset, 1)[0] ^ 0x80]))
+    funnel = compare(base, log, Persistence.EPOCH)
+    assert (funnel.distinct, funnel.plain) == (3, 0)
+    seen = [each.seen for each in Judge().judge(log, base, device="d0", persistence=Persistence.EPOCH)]
+    assert len({each.digests for each in seen}) == 1  # what is held is the same in all of them
+    assert len({each.check for each in seen}) > 1  # and what the check says is not
+
+
+def test_fronts_that_differ_in_a_date_alone_are_judged_together_and_told_apart() -> None:
+    disk = an_image(cluster_bytes=512)
+    base, log = disk.clone(), WriteLog()
+    file = LoggedFile(log, disk, "d0")
+    image = Image.open(file)
+    file.pwrite(read_header(disk).snapshots_offset + 16, (77).to_bytes(4, "big"))  # the date of snapshot a
+    stamp(image, 8, 3, 9)
+    assert compare(base, log, Persistence.NO_BARRIERS).plain == 0
+    (states,) = states_of(log, base, device="d0", persistence=Persistence.NO_BARRIERS, funnel=Funnel())
+    shared = [fronts for _, fronts in framed(fronts_of(Places(states.columns), states.rows)) if len(fronts) > 1]
+    dates = [
+        [front.state.snapshot_table.entries[0].info.date_sec for front in fronts if front.state] for fronts in shared
+    ]
+    assert dates == [[0, 77]]
 
 
 def test_what_an_opening_would_change_goes_to_the_plain_judge() -> None:
