@@ -23,6 +23,7 @@ from snapcheck.model.operations import (
     Resize,
     SaveVm,
     SnapshotAction,
+    SubmitWrite,
     Transaction,
     VmstateWrite,
     Write,
@@ -61,6 +62,12 @@ def _unfinished(what: Unfinished) -> Start:
     return Start(Setup((spec,)))
 
 
+def _in_flight(point: Start) -> Start:
+    """Return a point with a guest write in flight on each device, over clusters that snapshots share."""
+    names = (spec.name for spec in point.setup.devices)
+    return replace(point, before=(*point.before, *(SubmitWrite(name, 0, 4, 30) for name in names)))
+
+
 def _many(count: int) -> Iterator[Operation]:
     for number in range(count):
         yield Write("d0", number, 1, 20 + number)
@@ -79,6 +86,7 @@ STARTS: Final = (
     ("VM state", _one(VmstateWrite("d0", 0, 765, 30), Create("d0", "a", 765), Write("d0", 0, 8, 20), sectors=16)),
     ("counts written lazily", _unfinished(Unfinished.COUNTS)),
     ("an extension that is not known", _unfinished(Unfinished.EXTENSION)),
+    ("writes in flight", _in_flight(_group(2, *_SHARED_BY_ALL))),
     ("refcount block about to grow", _one(sectors=246)),
     ("after a resize", _one(*_SHARED[:2], Resize("d0", 88), Write("d0", 80, 4, 22))),
     ("full L1", _one(Write("d0", 0, 2, 20), Create("d0", "a"), Write("d0", 4090, 2, 21), sectors=4096, tag=0)),

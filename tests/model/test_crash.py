@@ -27,6 +27,7 @@ from snapcheck.model.operations import (
     Resize,
     SaveVm,
     SnapshotAction,
+    SubmitWrite,
     Transaction,
     Write,
 )
@@ -194,6 +195,20 @@ def test_devices_that_keep_no_image_of_the_driver_are_not_judged() -> None:
     kinds: Sequence[Kind] = (Kind.DRIVER, Kind.PLAIN, Kind.EMPTY, Kind.RAW_OVER)
     setup = Setup(tuple(DeviceSpec(f"d{number}", kind, sectors=4) for number, kind in enumerate(kinds)))
     assert set(begin(start(setup))) == {"d0", "d3"}
+
+
+def test_a_request_in_flight_lands_before_or_after_what_an_operation_does_and_is_durable_by_nothing() -> None:
+    world, request = small(), SubmitWrite("d0", 0, 2, 7)
+    left = left_by(world, request, Write("d0", 1, 1, 8))
+    assert [set(sector) for sector in left.content] == [{9, 7}, {9, 7, 8}, {9}, {9}]
+    assert [set(sector) for sector in left_by(world, request, Flush("d0")).content] == [{9, 7}, {9, 7}, {9}, {9}]
+    assert left_by(world, request, Flush("d0"), Flush("d0")).content == (b"\7", b"\7", b"\x09", b"\x09")
+    before, stages = cut_during(world, request, Create("d0", "a"))
+    landed, third = b"\7\7\x09\x09", b"\7\6\x09\x09"
+    assert 0 in stages_that_fit(stages, before.devices["d0"], seen(landed))
+    assert stages_that_fit(stages, before.devices["d0"], seen(landed, ("a", landed))) == set()
+    assert stages_that_fit(stages, before.devices["d0"], seen(landed, ("a", OLD))) == {stages.last}
+    assert stages_that_fit(stages, before.devices["d0"], seen(third)) == set()
 
 
 OLD, NEW = b"\x09" * 4, b"\1" * 4
