@@ -9,7 +9,7 @@ What may be left is enumerated by fault_injection/crash, and what of it is allow
 disks are used further, repaired, and opened with a second cut.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from random import Random
@@ -139,6 +139,10 @@ def _one_in_three(some: Iterator[T], every: Iterator[T]) -> Iterator[T]:
     yield from some
 
 
+def _disks_of(left: Sequence[Left]) -> int:
+    return sum(len(each.judged.witnesses) for each in left)
+
+
 class _Crash:
     def __init__(self, unit: Unit, gatherer: Gatherer, dog: Watchdog) -> None:
         self._unit = unit
@@ -237,11 +241,11 @@ class _Crash:
     def _cut(self, recording: Recording, recorded: Recorded) -> tuple[str, ...]:
         """Judge what a cut may leave under each plan of the profile, and go on with some of it.
 
-        Return where to go on later, for each plan. Once something does not end, that is enough of this workload: the
+        Return where to go on later, for each plan, nothing when it was gone on with all. Once something does not end, that is enough of this workload: the
         next thing may not end either.
         """
         rest: list[str] = []
-        most = self._reach.go_on
+        more, most = False, self._reach.go_on
         for plan in self._reach.plans:
             judge = CutJudge(recording, seed=self._unit.seed, dog=self._dog)
             try:
@@ -256,7 +260,8 @@ class _Crash:
             if judge.hung or went.hung:
                 return ()
             rest.append(str(went.looked_at))
-        return tuple(rest)
+            more = more or went.looked_at < _disks_of(left)
+        return tuple(rest) if more else ()
 
     def _sound(self, judge: CutJudge, plan: Plan) -> list[Left]:
         """Keep what speaks against the driver, count and return what is left that may be gone on with."""
@@ -266,7 +271,7 @@ class _Crash:
                 self._keep(judge.recording, found)
             elif found.sound:
                 left.append(found)
-        self._gatherer.answer.counts[DISKS] += sum(len(each.judged.witnesses) for each in left)
+        self._gatherer.answer.counts[DISKS] += _disks_of(left)
         return [] if judge.hung else left
 
     def _go_on(self, judge: CutJudge, ways: Iterable[tuple[Left, Cut]], *, most: int, in_time: bool = False) -> _Went:
@@ -279,13 +284,14 @@ class _Crash:
             if in_time and self._gatherer.must_stop():
                 raise _Stopped
             before = len(going_on.tried)
-            found = [*going_on.go_on(remnant(judge, each, witness))]
+            hung = False
+            for found in going_on.go_on(remnant(judge, each, witness)):
+                self._keep(judge.recording, found)
+                hung = hung or found.evidence.law is Law.NO_HANG
             new = len(going_on.tried) > before
             counts[GONE_ON_WITH if new else NO_NEED] += 1
             looked_at, gone_on_with = looked_at + 1, gone_on_with + new
-            for against in found:
-                self._keep(judge.recording, against)
-            if any(against.evidence.law is Law.NO_HANG for against in found):
+            if hung:
                 return _Went(looked_at, hung=True)
         return _Went(looked_at)
 
@@ -300,7 +306,8 @@ class _Crash:
             self._rest[case] = self._gatherer.before[rest_case].note
         elif rest:
             recorded = record(self._target, workload.setup, workload.operations, dog=self._dog)
-            assert recorded.recording is not None, "it was recorded before"
+            if recorded.recording is None:  # it went another way this time
+                return
             try:
                 self._rest[case] = self._rest_of(recorded.recording, rest, most)
             except (KeyboardInterrupt, _Stopped):
@@ -322,7 +329,7 @@ class _Crash:
             if judge.hung or went.hung:
                 return ()
             after.append(str(start + went.looked_at))
-            more = more or start + went.looked_at < sum(len(each.judged.witnesses) for each in left)
+            more = more or start + went.looked_at < _disks_of(left)
         return tuple(after) if more else ()
 
     def _keep(self, recording: Recording, found: Found) -> None:
