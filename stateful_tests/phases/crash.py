@@ -241,8 +241,8 @@ class _Crash:
     def _cut(self, recording: Recording, recorded: Recorded) -> tuple[str, ...]:
         """Judge what a cut may leave under each plan of the profile, and go on with some of it.
 
-        Return where to go on later, for each plan, nothing when it was gone on with all. Once something does not end, that is enough of this workload: the
-        next thing may not end either.
+        Return where to go on later, for each plan, nothing when it was gone on with all. Once something does not end,
+        that is enough of this workload: the next thing may not end either.
         """
         rest: list[str] = []
         more, most = False, self._reach.go_on
