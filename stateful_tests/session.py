@@ -19,7 +19,7 @@ from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.impl.targets import StartError, Target
 from snapcheck.model.device import World
 from snapcheck.model.errno import Errno
-from snapcheck.model.facts import WALKS, Evidence, included, members, root_of
+from snapcheck.model.facts import ASKS, WALKS, Evidence, members, root_of
 from snapcheck.model.faults import CallFault, Fault
 from snapcheck.model.history import (
     HANG,
@@ -36,19 +36,14 @@ from snapcheck.model.history import (
 )
 from snapcheck.model.operations import (
     AllCanSnapshot,
-    AllFind,
-    AllFindVmstateBs,
     CanSnapshot,
     Create,
     Delete,
-    Find,
-    FindByIdAndName,
     Flush,
     List,
     Operation,
     SnapshotAction,
     Transaction,
-    VmstateRead,
     Write,
     kind_of,
 )
@@ -57,7 +52,6 @@ from snapcheck.stateful_tests.compare import Judge
 from snapcheck.stateful_tests.suit import suited_faults, suited_operation
 from snapcheck.stateful_tests.watchdog import HangError, Watchdog, watching
 
-_LOOKS_ONLY: Final = (CanSnapshot, Find, FindByIdAndName, List, VmstateRead, AllCanSnapshot, AllFind, AllFindVmstateBs)
 GROUP_OPERATIONS: Final = "group operations"
 GROUP_OPERATIONS_ON_NOBODY: Final = "group operations on nobody"
 GROUP_OPERATIONS_STRUCK: Final = "group operations on two or more devices that met a fault"
@@ -127,7 +121,6 @@ class Session:
         self.taken_over = len(self.history.steps)
         self.over = False
         self.broken_off = False
-        self._hung = False
         self.counts: Counter[str] = Counter()
 
     def _build(self, target: Target, files: Sequence[BlockFile], setup: Setup) -> System:
@@ -155,13 +148,10 @@ class Session:
     def close(self) -> None:
         """Let go of everything; what hangs is left as a power cut leaves it."""
         try:
-            if not self._hung:
-                with watching(self._dog, "close"):
-                    self._system.close()
-                return
+            with watching(self._dog, "close"):
+                self._system.close()
         except HangError:
-            pass
-        abandon(self._system)
+            abandon(self._system)
 
     @property
     def world(self) -> World:
@@ -188,11 +178,13 @@ class Session:
         if faults:
             self._plan.disarm()
             self._system.disarm()
-        events = self._events.take()
+        events = tuple(self._events.take())
         observations: tuple[Observation, ...] = ()
         if result.crash is None:
-            observations = self._look(operation, result, events, purpose, everywhere=everywhere)
-        step = Step(operation, faults, purpose, skipped, tuple(events), result, observations)
+            struck = bool(faults) and any(type(event) is FaultMet for event in events)
+            closely = everywhere or self._closely(operation, result, purpose, struck=struck)
+            observations = self._look(operation, events, closely=closely, everywhere=everywhere)
+        step = Step(operation, faults, purpose, skipped, events, result, observations)
         self.history.steps.append(step)
         self._count(step)
         evidence = self.judge.judge(step)
@@ -207,7 +199,7 @@ class Session:
         if step.purpose is Purpose.EXPLORE and isinstance(step.operation, WALKS):
             counts[GROUP_OPERATIONS] += 1
             counts[GROUP_OPERATIONS_ON_NOBODY] += not members(step.operation, self.judge.world)
-            if step.faults and len(included(self.judge.world)) > 1 and step.met:
+            if step.faults and len(self.judge.world.included) > 1 and step.met:
                 counts[GROUP_OPERATIONS_STRUCK] += 1
 
     def _perform(self, operation: Operation) -> Result:
@@ -219,7 +211,6 @@ class Session:
         try:
             return self._system.perform(operation)
         except HangError:
-            self._hung = True
             return Result(crash=f"{HANG} {kind} did not end")
         finally:
             dog.end()
@@ -295,15 +286,15 @@ class Session:
 
     # --- looking ----------------------------------------------------------------------------------
     def _look(
-        self, operation: Operation, result: Result, events: Sequence[Event], purpose: Purpose, *, everywhere: bool
+        self, operation: Operation, events: Sequence[Event], *, closely: bool, everywhere: bool
     ) -> tuple[Observation, ...]:
         world = self.judge.world
         if everywhere:
             return self._observe(world.devices, self._closest)
         touched = {event.device for event in events if type(event) is not FaultMet}
-        if not self.abilities.io or not isinstance(operation, _LOOKS_ONLY):
+        if not self.abilities.io or not isinstance(operation, ASKS):
             touched.update(members(operation, world))
-        level = self._closest if self._closely(operation, result, events, purpose) else self._lightest(operation)
+        level = self._closest if closely else self._lightest(operation)
         return self._observe([name for name in world.devices if name in touched], level)
 
     def _observe(self, devices: Iterable[str], level: Level) -> tuple[Observation, ...]:
@@ -313,7 +304,6 @@ class Session:
                 with watching(self._dog, f"{level.value} look"):
                     seen.append(self._system.observe(name, level=level))
             except HangError:
-                self._hung = True
                 seen.append(Observation(name, level, View(errors=(f"look: {HANG} it did not end",))))
                 break
         self._events.take()  # looking is no part of the operation
@@ -326,9 +316,9 @@ class Session:
     @staticmethod
     def _lightest(operation: Operation) -> Level:
         """Return the least that must be looked at: what reads the list alone changes no content."""
-        return Level.LIST if isinstance(operation, _LOOKS_ONLY) else Level.LIGHT
+        return Level.LIST if isinstance(operation, ASKS) else Level.LIGHT
 
-    def _closely(self, operation: Operation, result: Result, events: Sequence[Event], purpose: Purpose) -> bool:
+    def _closely(self, operation: Operation, result: Result, purpose: Purpose, *, struck: bool) -> bool:
         """Tell whether what was touched deserves a close look: a failure, a fault, the end of going on after one."""
         if self._care is Care.ASKED:
             return False
@@ -336,8 +326,8 @@ class Session:
             return isinstance(operation, Delete)  # the last of them
         if self._care is Care.CLOSE or purpose is Purpose.RETRY:
             return True
-        failed = self._care is not Care.LATE and result.errno is not Errno.OK and not isinstance(operation, _LOOKS_ONLY)
-        return failed or any(type(event) is FaultMet for event in events)
+        failed = self._care is not Care.LATE and result.errno is not Errno.OK and not isinstance(operation, ASKS)
+        return failed or struck
 
     # --- going on after a failure -----------------------------------------------------------------
     def _probes(self, failed: Step) -> Iterator[Operation]:
