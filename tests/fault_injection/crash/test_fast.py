@@ -182,6 +182,13 @@ def test_fronts_that_differ_in_a_date_alone_are_judged_together_and_told_apart()
     assert dates == [[0, 77]]
 
 
+def test_states_whose_tables_would_be_too_large_go_to_the_plain_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, log = recorded(an_image(), lambda image: image.snapshot_create(SnapshotInfo(name="b")))
+    monkeypatch.setattr("snapcheck.fault_injection.crash.tables._CELLS_MAX", 0)
+    funnel = compare(base, log, Persistence.EPOCH)
+    assert funnel.plain == funnel.judged == funnel.distinct > 2
+
+
 def test_what_an_opening_would_change_goes_to_the_plain_judge() -> None:
     disk = an_image()
     dirty = read_header(disk)._replace(incompatible=1)
