@@ -114,6 +114,8 @@ class FrameTables:
     def _l1_factors(self, known: Numbers, states: Numbers) -> Iterator[_Factor]:
         """Add to what is `known` what the active L1 says in its first pattern, and yield how others differ."""
         trees, patterns = self.trees, self._copied.patterns
+        if len(patterns) > 1 and len(patterns) * self._size > _CELLS_MAX:
+            raise NeedsPlainError
         used = trees.slots[0] >= 0
         says = np.zeros((2, len(patterns), self._size), dtype=np.int64)
         for number, copied in enumerate(patterns):
