@@ -9,10 +9,11 @@ Only the calls of `model.faults.CALLS` are met; guest I/O, VM state and close pa
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 from snapcheck.fault_injection.watch import Site
 from snapcheck.impl.blockfile import BlockError
-from snapcheck.impl.driver import Driver, Out
+from snapcheck.impl.driver import Clonable, Driver, Out
 from snapcheck.model.history import Check
 from snapcheck.model.snapshot import SnapshotInfo
 
@@ -91,3 +92,6 @@ class FaultyDriver:
 
     def check(self) -> Check:
         return self._driver.check()
+
+    def clone(self) -> Driver:
+        return cast("Clonable", self._driver).clone()  # only a driver that declares it is asked

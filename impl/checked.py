@@ -8,12 +8,12 @@ driver did and where.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
-from typing import Final, NamedTuple, TypeVar, TypeVarTuple, final
+from typing import Final, NamedTuple, TypeVar, TypeVarTuple, cast, final
 
 from snapcheck.impl.blockfile import BlockError, BlockFile
-from snapcheck.impl.driver import Capabilities, CreateOptions, Driver, OpenDriver, Out
+from snapcheck.impl.driver import Capabilities, Clonable, CreateOptions, Driver, OpenDriver, Out
 from snapcheck.model.errno import Errno
 from snapcheck.model.history import Check
 from snapcheck.model.snapshot import ID_BYTES_MAX, NAME_BYTES_MAX, SnapshotInfo
@@ -33,6 +33,7 @@ METHODS: Final[dict[str, tuple[str, ...]]] = {
     "resize": ("resize",),
     "discard": ("discard",),
     "check": ("check",),
+    "clone": ("clone",),
 }
 _BITS: Final = {"vm_state_size": 64, "date_sec": 32, "date_nsec": 32, "vm_clock_nsec": 64}  # QEMUSnapshotInfo's fields
 # Where an exception passes through on its way: it is the driver's code that it came from.
@@ -158,6 +159,12 @@ class CheckedDriver:
         assert self.capabilities.check
         return _check(self.driver.check)
 
+    def clone(self) -> "CheckedDriver | Failure":
+        """Return a copy of the driver and its image, to be closed for itself."""
+        assert self.capabilities.clone
+        driver = _asked(cast("Clonable", self.driver).clone)
+        return driver if type(driver) is Failure else CheckedDriver(driver)
+
 
 def open_checked(
     open_driver: OpenDriver, disk: BlockFile, *, read_only: bool, create: CreateOptions | None = None
@@ -179,14 +186,22 @@ def driver_problem(driver: object) -> str:
     capabilities = getattr(driver, "capabilities", None)
     if not isinstance(capabilities, Capabilities):
         return f"open_driver returned {_short(driver)}, which has no `capabilities: Capabilities`"
-    declared = effective(capabilities)
-    for capability, methods in METHODS.items():
-        if not capability or getattr(declared, capability):
-            missing = [name for name in methods if not callable(getattr(driver, name, None))]
-            if missing:
-                because = f", although it declares {capability}" if capability else ""
-                return f"the driver {type(driver).__name__} has no method {missing[0]}{because}"
+    for capability, name in _promised(effective(capabilities)):
+        if not callable(getattr(driver, name, None)):
+            because = f", although it declares {capability}" if capability else ""
+            return f"the driver {type(driver).__name__} has no method {name}{because}"
     return ""
+
+
+@lru_cache(maxsize=64)
+def _promised(declared: Capabilities) -> tuple[tuple[str, str], ...]:
+    """Return (capability, method) for each method that a driver has to have."""
+    return tuple(
+        (capability, name)
+        for capability, names in METHODS.items()
+        if not capability or getattr(declared, capability)
+        for name in names
+    )
 
 
 def effective(capabilities: Capabilities) -> Capabilities:

@@ -39,6 +39,7 @@ class Capabilities:
     """What a driver can do; what it can not do is skipped, counted and listed.
 
     `format`: "qcow2" lets the harness prepare images for it and judge what it wrote with its own checker.
+    `clone`: the driver is `Clonable`, which makes looking at many snapshots cheaper.
     """
 
     snapshots: bool = True
@@ -80,6 +81,12 @@ class Driver(Protocol):
     def vmstate_read(self, offset: int, length: int) -> bytes: ...
     def vmstate_write(self, offset: int, data: bytes) -> None: ...
     def check(self) -> Check: ...
+
+
+class Clonable(Protocol):
+    """A driver that can be copied as it is, with its image: neither copy sees what is done to the other."""
+
+    def clone(self) -> Driver: ...
 
 
 class OpenDriver(Protocol):

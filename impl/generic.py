@@ -5,6 +5,7 @@ here and in the driver below. This is under test: it follows the specification a
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final, Protocol, TypeVar, TypeVarTuple
 
 from snapcheck.impl.checked import CheckedDriver, Failure, open_layer
@@ -20,6 +21,10 @@ NO_MEDIUM: Final = Failure(Errno.ENOMEDIUM, "No medium found")
 _NOT_SUPPORTED: Final = Failure(Errno.ENOTSUP, "Operation not supported")
 _NEITHER: Final = Failure(Errno.EINVAL, "snapshot_id and name are both NULL")
 
+# The same few events come again and again, and most of a history's memory is events.
+call_event: Final = lru_cache(maxsize=1024)(Call)
+lock_event: Final = lru_cache(maxsize=256)(Lock)
+
 
 class AioContext:
     """Who may work on a device. The owner may acquire it again; others are recorded as blocked, and never wait."""
@@ -34,11 +39,11 @@ class AioContext:
 
     def acquire(self, owner: str) -> None:
         if self._owner not in (None, owner):
-            self._recorder.emit(Lock(self._device, "blocked", owner))
+            self._recorder.emit(lock_event(self._device, "blocked", owner))
             return
         self._owner = owner
         self._depth += 1
-        self._recorder.emit(Lock(self._device, "acquire", owner))
+        self._recorder.emit(lock_event(self._device, "acquire", owner))
 
     def release(self, owner: str) -> None:
         """Give it back; who was blocked has nothing to give back."""
@@ -47,7 +52,7 @@ class AioContext:
         self._depth -= 1
         if not self._depth:
             self._owner = None
-        self._recorder.emit(Lock(self._device, "release", owner))
+        self._recorder.emit(lock_event(self._device, "release", owner))
 
     def held(self, owner: str, call: Callable[[*Ts], T], *args: *Ts) -> T:
         """Call with the context held, and give it back whatever comes of it."""
@@ -132,7 +137,9 @@ class Node:
         """Tell whether snapshots can be taken: by this node's driver or, if it has no such function, by the child."""
         self._enter("can")
         can = self._can()
-        self.recorder.emit(Call(self.device, self.name, "can", "generic", "return", Errno.OK if can else Errno.ENOTSUP))
+        self.recorder.emit(
+            call_event(self.device, self.name, "can", "generic", "return", Errno.OK if can else Errno.ENOTSUP)
+        )
         return can
 
     def _can(self) -> bool:
@@ -222,10 +229,10 @@ class Node:
             return NO_MEDIUM
         if driver.capabilities.snapshots:
             emit = self.recorder.emit
-            emit(Call(self.device, self.name, "list", "driver", "enter"))
+            emit(call_event(self.device, self.name, "list", "driver", "enter"))
             listed = driver.snapshot_list()
             errno = listed.errno if isinstance(listed, Failure) else Errno.OK
-            emit(Call(self.device, self.name, "list", "driver", "return", errno))
+            emit(call_event(self.device, self.name, "list", "driver", "return", errno))
             return listed
         return _NOT_SUPPORTED if self.child is None else self.child.snapshot_list()
 
@@ -251,7 +258,7 @@ class Node:
         self._enter("find_by_id_and_name")
         found = self._find_by_id_and_name(snapshot_id, name, sn)
         errno = found.errno if isinstance(found, Failure) else Errno.OK if found else Errno.ENOENT
-        self.recorder.emit(Call(self.device, self.name, "find_by_id_and_name", "generic", "return", errno))
+        self.recorder.emit(call_event(self.device, self.name, "find_by_id_and_name", "generic", "return", errno))
         return found
 
     def _find_by_id_and_name(self, snapshot_id: str | None, name: str | None, sn: Out[SnapshotInfo]) -> bool | Failure:
@@ -316,20 +323,20 @@ class Node:
 
     # --- helpers ----------------------------------------------------------------------------------
     def _enter(self, function: str) -> None:
-        self.recorder.emit(Call(self.device, self.name, function, "generic", "enter"))
+        self.recorder.emit(call_event(self.device, self.name, function, "generic", "enter"))
 
     def _leave(self, function: str, failure: Failure | None) -> Failure | None:
         errno = Errno.OK if failure is None else failure.errno
-        self.recorder.emit(Call(self.device, self.name, function, "generic", "return", errno))
+        self.recorder.emit(call_event(self.device, self.name, function, "generic", "return", errno))
         return failure
 
     def _call(self, function: str, method: Callable[[*Ts], Failure | None], *args: *Ts) -> Failure | None:
         """Call the driver, and show it to the recorder."""
         emit = self.recorder.emit
-        emit(Call(self.device, self.name, function, "driver", "enter"))
+        emit(call_event(self.device, self.name, function, "driver", "enter"))
         failure = method(*args)
         errno = Errno.OK if failure is None else failure.errno
-        emit(Call(self.device, self.name, function, "driver", "return", errno))
+        emit(call_event(self.device, self.name, function, "driver", "return", errno))
         return failure
 
     def _without_medium(self) -> Failure:

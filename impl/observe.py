@@ -3,7 +3,9 @@
 What is seen is the driver's answer; nothing is believed that it did not say. Snapshots are read on clones of the disk.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from snapcheck.impl.blockfile import BlockFile
@@ -17,31 +19,53 @@ from snapcheck.model.history import Check, Level, Observation, SnapshotContent, 
 from snapcheck.model.snapshot import ID_BYTES_MAX, NAME_BYTES_MAX, SnapshotInfo
 
 PARTS: Final = ("list", "size", "content")
+ACTIVE: Final = -1  # the place of the active content, beside those of the snapshots
 _STRIDE: Final = 7  # sectors: no multiple of a cluster, so that pieces begin anywhere in one
 _PIECE_SECTORS_MAX: Final = 11
 CONTENT_BYTES_MAX: Final = 1 << 28  # a damaged image may claim to be of any size
 
 
+class Tags:
+    """The tags of what was read of a device, remembered, as most looks find what the last one found."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[bytes, bytes]] = {}
+
+    def of(self, raw: bytes, place: int) -> bytes:
+        """Return the tags of `raw`, which is the active content (ACTIVE) or that of the snapshot at `place`."""
+        known = self._known.get(place)
+        if known is not None and known[0] == raw:
+            return known[1]
+        tags = tags_of(whole_sectors(raw))
+        self._known[place] = raw, tags
+        return tags
+
+
 class Looker:
-    """Looks at devices; the content of each is remembered, as most steps change little."""
+    """Looks at devices."""
 
     __slots__ = ("_looks", "_tags")
 
     def __init__(self) -> None:
         self._looks = 0
-        self._tags: dict[str, tuple[bytes, bytes]] = {}
+        self._tags: defaultdict[str, Tags] = defaultdict(Tags)
 
     def look(self, device: Device, level: Level, open_driver: OpenDriver) -> Observation:
         """Look at `device`. At level full it is closed and opened; `open_driver` opens clones of its disk."""
         memory = self._view(device, level)
         if level is not Level.FULL or device.root.driver is None:
             return Observation(device.name, level, memory)
-        disk = self._reopened(device)
-        if disk.snapshots is None or device.bottom.driver is None:
-            return Observation(device.name, level, memory, disk, check=_checked(device))
-        able = device.bottom.driver.capabilities
-        contents = contents_of(device.disk, disk.snapshots, open_driver, able)
-        return Observation(device.name, level, memory, disk, contents, _checked(device))
+        disk, contents, check = self._reopened(device), None, None
+        if disk.snapshots is not None and device.bottom.driver is not None:
+            able = device.bottom.driver.capabilities
+            contents = contents_of(device.disk, disk.snapshots, open_driver, able, self._tags[device.name])
+        try:
+            check = _checked(device)
+        except CrashError as crash:
+            disk = replace(disk, errors=(*disk.errors, f"check: {crash}"))
+        return Observation(device.name, level, memory, disk, contents, check)
 
     def _reopened(self, device: Device) -> View:
         """Close and open the device, and look at what is on disk."""
@@ -75,19 +99,11 @@ class Looker:
             if isinstance(raw, Failure):
                 errors.append(f"content: {raw.errno.name}")
                 return None
-            tags = self._tags_of(device, raw)
+            tags = self._tags[device.name].of(raw, ACTIVE)
             return self._with_piece(driver, raw, tags) if level is Level.FULL else tags
         except CrashError as crash:
             errors.append(f"content: {crash}")
             return None
-
-    def _tags_of(self, device: Device, raw: bytes) -> bytes:
-        known = self._tags.get(device.name)
-        if known is not None and known[0] == raw:
-            return known[1]
-        tags = tags_of(whole_sectors(raw))
-        self._tags[device.name] = raw, tags
-        return tags
 
     def _with_piece(self, driver: CheckedDriver, raw: bytes, tags: bytes) -> bytes:
         """Read one piece of the content again, another one each time; where it differs, FOREIGN is what was seen."""
@@ -143,17 +159,17 @@ def nothing_seen(why: str) -> View:
 
 
 def _checked(device: Device) -> Check | None:
-    """Return what the driver's checker, or ours for its format, says; None without one, or when it could not look."""
+    """Return what the driver's checker, or ours for its format, says; None without one, or when it could not look.
+
+    Raises `CrashError` for what no checker may do.
+    """
     driver = device.bottom.driver
     if driver is None:
         return None
-    try:
-        if driver.capabilities.check:
-            check = driver.check()
-            return None if isinstance(check, Failure) else check
-        return inspected(device.disk.clone()) if driver.capabilities.format == "qcow2" else None
-    except CrashError as crash:
-        return Check(corruptions=1, messages=(str(crash),))
+    if driver.capabilities.check:
+        check = driver.check()
+        return None if isinstance(check, Failure) else check
+    return inspected(device.disk.clone()) if driver.capabilities.format == "qcow2" else None
 
 
 def inspected(disk: BlockFile) -> Check:
@@ -172,18 +188,20 @@ Selector = tuple[str | None, str | None]  # id and name, as load_tmp takes them
 
 
 def contents_of(
-    disk: BlockFile, snapshots: Sequence[SnapshotInfo], open_driver: OpenDriver, able: Capabilities
-) -> tuple[SnapshotContent | None, ...] | None:
+    disk: BlockFile, snapshots: Sequence[SnapshotInfo], open_driver: OpenDriver, able: Capabilities,
+    tags: Tags | None = None,
+) -> tuple[SnapshotContent | None, ...] | None:  # fmt: skip
     """Return what each snapshot on `disk` holds, read on clones of it by a driver that is `able` to.
 
     None for one that the API can not reach, as it finds an earlier one instead.
     """
     if not (able.load_tmp or able.goto):
         return None
-    selectors_of = selectors_by_pair if able.load_tmp else selectors_by_text
-    return tuple(
-        _held(disk, open_driver, able, info, selectors_of(snapshots, place)) for place, info in enumerate(snapshots)
-    )
+    reader = _Reader(disk, open_driver, able, tags or Tags())
+    try:
+        return tuple(reader.held(snapshots, place) for place in range(len(snapshots)))
+    finally:
+        reader.close()
 
 
 def selectors_by_pair(snapshots: Sequence[SnapshotInfo], place: int) -> list[Selector]:
@@ -220,54 +238,77 @@ def _fills(text: str, bytes_max: int) -> bool:
     return len(text) * 4 >= bytes_max and len(text.encode("utf-8", "surrogateescape")) >= bytes_max
 
 
-def _held(
-    disk: BlockFile, open_driver: OpenDriver, able: Capabilities, info: SnapshotInfo, selectors: Sequence[Selector]
-) -> SnapshotContent | None:
-    """Read one snapshot on a clone of the disk, by the first selector that finds it."""
-    failure = Failure(Errno.ENOENT, "")
-    for selector in selectors:
-        try:
-            content = _read(disk, open_driver, able, info, selector)
-        except CrashError as crash:
-            return SnapshotContent(None, error=str(crash))
-        if not isinstance(content, Failure):
-            return content
-        failure = content
-        if failure.errno is not Errno.ENOENT:
-            break
-    if not selectors or (failure.errno is Errno.ENOENT and _may_be_cut(info)):
-        return None
-    return SnapshotContent(None, error=failure.errno.name)
+class _Reader:
+    """Reads snapshots through load_tmp on read-only drivers, or by going back on writable ones; each on its own image.
 
+    A driver that can be cloned is opened once.
+    """
 
-def _read(
-    disk: BlockFile, open_driver: OpenDriver, able: Capabilities, info: SnapshotInfo, selector: Selector
-) -> SnapshotContent | Failure:
-    """Read a snapshot through load_tmp on a read-only clone, or by going back on a writable one."""
-    driver = open_checked(open_driver, disk.clone(), read_only=able.load_tmp)
-    if isinstance(driver, Failure):
+    def __init__(self, disk: BlockFile, open_driver: OpenDriver, able: Capabilities, tags: Tags) -> None:
+        self._disk = disk
+        self._open_driver = open_driver
+        self._able = able
+        self._tags = tags
+        self._opened: CheckedDriver | None = None  # to be cloned
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def held(self, snapshots: Sequence[SnapshotInfo], place: int) -> SnapshotContent | None:
+        """Return what the snapshot at `place` holds, by the first selector that finds it."""
+        info, failure = snapshots[place], Failure(Errno.ENOENT, "")
+        selectors = (selectors_by_pair if self._able.load_tmp else selectors_by_text)(snapshots, place)
+        for selector in selectors:
+            try:
+                content = self._read(info, selector, place)
+            except CrashError as crash:
+                return SnapshotContent(None, error=str(crash))
+            if not isinstance(content, Failure):
+                return content
+            failure = content
+            if failure.errno is not Errno.ENOENT:
+                break
+        if not selectors or (failure.errno is Errno.ENOENT and _may_be_cut(info)):
+            return None
+        return SnapshotContent(None, error=failure.errno.name)
+
+    def _read(self, info: SnapshotInfo, selector: Selector, place: int) -> SnapshotContent | Failure:
+        driver = self._driver()
+        if isinstance(driver, Failure):
+            return driver
+        snapshot_id, name = selector
+        if self._able.load_tmp:
+            failure = driver.snapshot_load_tmp(snapshot_id, name)
+        else:
+            failure = driver.snapshot_goto(snapshot_id if snapshot_id is not None else name or "")
+        content = failure or self._content(driver, info, place)
+        driver.close()
+        return content
+
+    def _driver(self) -> CheckedDriver | Failure:
+        """Open a driver that nobody has used yet."""
+        if self._opened is not None:
+            return self._opened.clone()
+        driver = open_checked(self._open_driver, self._disk.clone(), read_only=self._able.load_tmp)
+        if self._able.clone and not isinstance(driver, Failure):
+            self._opened = driver
+            return driver.clone()
         return driver
-    snapshot_id, name = selector
-    if able.load_tmp:
-        failure = driver.snapshot_load_tmp(snapshot_id, name)
-    else:
-        failure = driver.snapshot_goto(snapshot_id if snapshot_id is not None else name or "")
-    content = failure or _content_now(driver, info.vm_state_size if able.vmstate else 0)
-    driver.close()
-    return content
 
-
-def _content_now(driver: CheckedDriver, vm_state_size: int) -> SnapshotContent | Failure:
-    """Return what the driver shows: its size, its content, and VM state when there is some."""
-    size = driver.size()
-    if isinstance(size, Failure):
-        return size
-    if size > CONTENT_BYTES_MAX:
-        return Failure(Errno.EFBIG, "too many bytes to read")
-    raw = driver.read(0, size) if size else b""
-    state = driver.vmstate_read(0, vm_state_size) if 0 < vm_state_size <= VM_STATE_BYTES_MAX else None
-    if isinstance(raw, Failure):
-        return raw
-    if isinstance(state, Failure):
-        return state
-    return SnapshotContent(tags_of(whole_sectors(raw)), sectors_of(size), state)
+    def _content(self, driver: CheckedDriver, info: SnapshotInfo, place: int) -> SnapshotContent | Failure:
+        """Return what the driver shows: its size, its content, and VM state when there is some."""
+        size = driver.size()
+        if isinstance(size, Failure):
+            return size
+        if size > CONTENT_BYTES_MAX:
+            return Failure(Errno.EFBIG, "too many bytes to read")
+        raw = driver.read(0, size) if size else b""
+        kept = info.vm_state_size if self._able.vmstate else 0
+        state = driver.vmstate_read(0, kept) if 0 < kept <= VM_STATE_BYTES_MAX else None
+        if isinstance(raw, Failure):
+            return raw
+        if isinstance(state, Failure):
+            return state
+        return SnapshotContent(self._tags.of(raw, place), sectors_of(size), state)

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 from snapcheck.model.device import ANY_ERROR, Allowed, Device, Expected, Outcome, Snapshot
-from snapcheck.model.facts import included
 from snapcheck.model.group import (
     ALL_CAN,
     ALL_CREATE,
@@ -97,7 +96,7 @@ class _Course:
 # --- savevm (SPEC C.1) ----------------------------------------------------------------------------
 def save_vm(stage: Stage, operation: SaveVm) -> Outcomes:
     """savevm: the old snapshot of that name goes first; only the modern one takes back what it created."""
-    course, nodes = _Course(stage), included(stage.world)
+    course, nodes = _Course(stage), stage.world.included
     course.walk(ALL_CAN, nodes, Ask())
     if operation.name is not None:
         course.walk(ALL_DELETE, nodes, Ask(operation.name))
@@ -157,7 +156,7 @@ def _roll_back(course: _Course, end: Ending, name: str, nodes: tuple[str, ...]) 
 # --- loadvm (SPEC C.2) ----------------------------------------------------------------------------
 def load_vm(stage: Stage, operation: LoadVm) -> Outcomes:
     """loadvm: everyone must have it, with VM state on the first; then all are reverted, as far as that goes."""
-    course, nodes, ask = _Course(stage), included(stage.world), Ask(operation.name)
+    course, nodes, ask = _Course(stage), stage.world.included, Ask(operation.name)
     course.walk(ALL_CAN, nodes, ask)
     for end in course.walk(ALL_FIND, nodes, ask, names=False):
         course.fail(None if stage.modern else end.node, end.states)  # modern: "in one or more devices"
@@ -205,7 +204,7 @@ def _found_on(course: _Course, owner: str, name: str) -> Snapshot | None:
 # --- delvm (SPEC C.3) -----------------------------------------------------------------------------
 def del_vm(stage: Stage, operation: DelVm) -> Outcomes:
     """delvm: the group delete, which succeeds when nobody has the snapshot; the modern one asks first who can."""
-    course, nodes = _Course(stage), included(stage.world)
+    course, nodes = _Course(stage), stage.world.included
     if stage.modern:
         course.walk(ALL_CAN, nodes, Ask())
     course.walk(ALL_DELETE, nodes, Ask(operation.name))

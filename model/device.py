@@ -4,7 +4,7 @@ A dictionary of images. No clusters, no refcounts, no format: content is a tag p
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from snapcheck.model.errno import Errno
@@ -66,13 +66,25 @@ class Device:
     in_flight: tuple[SubmitWrite, ...] = ()
     damaged: bool = False
 
+    @property
+    def included(self) -> bool:
+        """Whether a walk without a list visits it: inserted and writable; root nodes have a BlockBackend."""
+        return self.present and self.image is not None and not self.read_only
+
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All devices by name, in walk order, and the profile that rules them."""
+    """All devices by name, in walk order, and the profile that rules them.
+
+    `included` are those that a walk without a list visits (SPEC A.10).
+    """
 
     devices: Mapping[str, Device]
     semantics: Semantics = Semantics.CLASSIC
+    included: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "included", tuple([name for name, each in self.devices.items() if each.included]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Everything that the laws look at when they judge one step, and the evidence that they give."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from snapcheck.model.device import Device, Outcome, World
 from snapcheck.model.errno import Errno
@@ -41,10 +41,10 @@ STATE: Final = (Part.LIST, Part.SIZE, Part.CONTENT, Part.MEDIUM)  # what an oper
 WALKS: Final = (
     AllCanSnapshot, AllFind, AllCreate, AllGoto, AllDelete, AllFindVmstateBs, SaveVm, LoadVm, DelVm, Transaction,
 )  # fmt: skip
-LOOKS: Final = (  # what changes no medium
-    VmstateRead, CanSnapshot, Find, FindByIdAndName, List, LoadTmp, LoadTmpByIdOrName, AllCanSnapshot, AllFind,
-    AllFindVmstateBs,
+ASKS: Final = (  # what changes nothing
+    VmstateRead, CanSnapshot, Find, FindByIdAndName, List, AllCanSnapshot, AllFind, AllFindVmstateBs,
 )  # fmt: skip
+LOOKS: Final = (*ASKS, LoadTmp, LoadTmpByIdOrName)  # what changes no medium: the last two show another content of it
 REOPENS: Final = (Reopen, SetReadOnly, SetMedium)
 WHERE: Final = {"memory": "in memory", "disk": "on disk"}
 TEXT_MAX: Final = 600
@@ -90,8 +90,7 @@ def differs(law: Law, device: str, summary: str, bad: Difference) -> Evidence:
     return error(law, device, summary, bad.expected, bad.actual)
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """One observed device: what was seen, beside the allowed state that is nearest to it.
 
     `differences` is empty when it fits; `note` is the rule that explains a new state after an error; `changes` tells
@@ -117,10 +116,14 @@ class Look:
 
     def new_snapshot(self) -> Difference | None:
         """Return a snapshot of this step that holds something else than it should."""
+        if not self.differences:
+            return None
         return next((bad for bad in self.differences if bad.part is Part.SNAPSHOT and not self._was_there(bad)), None)
 
     def old_snapshot(self) -> Difference | None:
         """Return a snapshot from before this step that holds something else than it should."""
+        if not self.differences:
+            return None
         return next((bad for bad in self.differences if bad.part is Part.SNAPSHOT and self._was_there(bad)), None)
 
     def _was_there(self, bad: Difference) -> bool:
@@ -156,8 +159,7 @@ class Running:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class StepFacts:
+class StepFacts(NamedTuple):
     """One recorded step beside the model.
 
     outcomes   what the model allows; `nearest` is the one that fits best
@@ -166,9 +168,10 @@ class StepFacts:
     walk       the devices that take part (A.10)
     looks      the observed devices, by name
     vague      a damaged device takes part: neither answer nor effects are predicted
+    limited    there are devices on which not all laws bind
+    fallen     the first look at a device during which the process under test died, or did not answer
     """
 
-    index: int
     step: Step
     abilities: Abilities
     before: World
@@ -180,11 +183,17 @@ class StepFacts:
     trace: Trace
     running: Running
     vague: bool = False
+    limited: bool = True
+    fallen: Observation | None = None
 
     @property
     def picked(self) -> Outcome | None:
-        fits = not self.wrong and not any(look.differences for look in self.looks.values())
-        return self.nearest if fits else None
+        return None if self.wrong or self.differs else self.nearest
+
+    @property
+    def differs(self) -> bool:
+        """Whether some device was not as the nearest outcome has it."""
+        return any(look.differences for look in self.looks.values())
 
     @property
     def failed(self) -> bool:
@@ -225,11 +234,12 @@ class StepFacts:
         """The operation in words, with the device that its answer is about."""
         return f"{self.kind} at {self.device}" if self.is_group and self.device else self.kind
 
-    def bound(self, law: Law) -> Iterator[tuple[str, Look]]:
-        """Yield the observed devices on which `law` binds."""
-        for name, look in self.looks.items():
-            if law in look.binding:
-                yield name, look
+    def bound(self, law: Law) -> Iterable[tuple[str, Look]]:
+        """Return the observed devices on which `law` binds."""
+        looks = self.looks.items()
+        if not self.limited:
+            return looks
+        return [(name, look) for name, look in looks if law in look.binding]
 
 
 # --- who takes part (SPEC A.10) -------------------------------------------------------------------
@@ -238,28 +248,19 @@ def root_of(node: str) -> str:
     return node.partition("/")[0]
 
 
-def included(world: World) -> tuple[str, ...]:
-    """Return the devices that a walk without a list visits: inserted and writable; root nodes have a BlockBackend."""
-    return tuple(
-        name
-        for name, device in world.devices.items()
-        if device.present and device.image is not None and not device.read_only
-    )
-
-
 def members(operation: Operation, world: World) -> tuple[str, ...]:
     """Return the devices that a group operation or caller may touch; vm_state_bs is one of them wherever it is."""
     match operation:
         case AllCanSnapshot() | AllFind() | AllGoto() | AllDelete() | AllCreate() | AllFindVmstateBs():
             if operation.devices is None or world.semantics is not Semantics.MODERN:
-                names = included(world)
+                names = world.included
             else:
                 names = tuple(dict.fromkeys(root_of(node) for node in operation.devices))
             if isinstance(operation, AllCreate) and operation.vmstate_device is not None:
                 return tuple(dict.fromkeys((*names, root_of(operation.vmstate_device))))
             return names
         case SaveVm() | LoadVm() | DelVm():
-            return included(world)
+            return world.included
         case Transaction(actions=actions):
             return tuple(dict.fromkeys(root_of(action.device) for action in actions))
         case _:

@@ -80,8 +80,16 @@ def _fit(step: Step, outcome: Outcome, beside: Beside) -> Fit:
             nearest[name] = (states[0], ())
             continue
         struck = name in beside.struck
+        if len(states) == 1:  # mostly
+            differences = state_differences(states[0].state, seen, struck=struck)
+            nearest[name] = (states[0], differences)
+            if differences:
+                misfits += 1
+            else:
+                matches[name] = states
+            continue
         tried = [(allowed, state_differences(allowed.state, seen, struck=struck)) for allowed in states]
-        nearest[name] = tried[0] if len(tried) == 1 else min(tried, key=_distance)
+        nearest[name] = min(tried, key=_distance)
         if nearest[name][1]:
             misfits += 1
         else:

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from snapcheck.model.device import ANY_ERROR, Allowed, Device, Expected, Outcome, World
-from snapcheck.model.facts import included, root_of
+from snapcheck.model.facts import root_of
 from snapcheck.model.operations import (
     AllCanSnapshot,
     AllCreate,
@@ -221,7 +221,7 @@ def _put(states: States, name: str, left: tuple[Allowed, ...], before: Device) -
 def nodes_of(world: World, devices: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """Return the nodes of a walk in order: those of a modern list, or the included ones; None for a list that fails."""
     if devices is None or world.semantics is not Semantics.MODERN:
-        return included(world)
+        return world.included
     return devices if devices and all(_is_node(world, node) for node in devices) else None
 
 

@@ -17,7 +17,6 @@ from snapcheck.model.facts import (
     StepFacts,
     differs,
     error,
-    included,
     root_of,
     warning,
 )
@@ -91,13 +90,12 @@ def excluded_untouched(facts: StepFacts) -> Judged:
     Nor may anything be written to a device that is read-only, or that is only looked at (SPEC G.7).
     """
     walk, devices = facts.walk, facts.before.devices
-    outside = devices.keys() - set(walk)
+    outside = [name for name in devices if name not in walk]
+    only_read: Collection[str] = ()  # opening a device for writing may repair it
     if isinstance(facts.step.operation, LOOKS):
-        only_read = set(walk)
-    elif isinstance(facts.step.operation, REOPENS):
-        only_read = set[str]()  # opening a device for writing may repair it
-    else:
-        only_read = {name for name in walk if name in devices and devices[name].read_only}
+        only_read = walk
+    elif not isinstance(facts.step.operation, REOPENS):
+        only_read = [name for name in walk if name in devices and devices[name].read_only]
     if not outside and not only_read:
         return
     for touch in _touches_of(facts, outside, only_read):
@@ -121,8 +119,6 @@ def _touches_of(facts: StepFacts, outside: Collection[str], only_read: Collectio
 # --- what is left behind --------------------------------------------------------------------------
 def prefix_applied(facts: StepFacts) -> Judged:
     """Devices before the culprit have the effect, the culprit is old or new, later ones are unchanged."""
-    if not facts.failed:
-        return
     for name, look in facts.bound(Law.PREFIX_APPLIED):
         bad = look.effect_missing()
         if bad is None:
@@ -136,8 +132,6 @@ def prefix_applied(facts: StepFacts) -> Judged:
 
 def nobody_skipped(facts: StepFacts) -> Judged:
     """On success every included device shows the effect; a delete that skips an unreadable list is reported (W-08)."""
-    if facts.failed:
-        return
     for name, look in facts.bound(Law.NOBODY_SKIPPED):
         if name in facts.walk:
             bad = look.effect_missing()
@@ -167,8 +161,7 @@ def _skipped_by_delete(facts: StepFacts) -> Judged:
 def vmstate_on_one(facts: StepFacts) -> Judged:
     """Of the snapshots that this call created, only the one on vm_state_bs has VM state, if the walk reached it."""
     operation = facts.step.operation
-    if facts.failed or not isinstance(operation, AllCreate | SaveVm):
-        return
+    assert isinstance(operation, AllCreate | SaveVm), "laws.py asks it of these"
     if facts.vague and isinstance(operation, SaveVm):
         return  # a damaged device may have died, and then the next one is vm_state_bs
     owner = _vmstate_owner(facts, operation)
@@ -189,7 +182,7 @@ def vmstate_on_one(facts: StepFacts) -> Judged:
 def _vmstate_owner(facts: StepFacts, operation: AllCreate | SaveVm) -> str | None:
     """Return the device whose snapshot gets the VM state, None when the walk does not reach vm_state_bs (A.10.5)."""
     if isinstance(operation, SaveVm):
-        return next(iter(included(facts.before)), None)
+        return next(iter(facts.before.included), None)
     nodes = operation.devices if facts.modern and operation.devices is not None else tuple(facts.before.devices)
     node = operation.vmstate_device
     return root_of(node) if node is not None and node in nodes else None
@@ -205,7 +198,7 @@ def _created_once(facts: StepFacts, name: str, look: Look) -> bool:
 
 def all_or_nothing(facts: StepFacts) -> Judged:
     """Nothing may be left anywhere of a failed transaction, unless a second fault hits the rollback."""
-    if not facts.failed or _rollback_struck(facts):
+    if _rollback_struck(facts):
         return
     for name, look in facts.bound(Law.ALL_OR_NOTHING):
         bad = _changed(look)

@@ -142,7 +142,8 @@ class View:
     """One look at a device: its list, virtual size (sectors) and active content (a tag per sector).
 
     A part that was not looked at is None. A part that could not be read is None too, and `errors` says why
-    ("list: EIO"); a node without a medium gives ENOMEDIUM for each.
+    ("list: EIO"); a node without a medium gives ENOMEDIUM for each. What a driver dies of while its image is checked
+    is there too ("check: KeyError...").
     """
 
     snapshots: tuple[SnapshotInfo, ...] | None = None

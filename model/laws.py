@@ -7,7 +7,7 @@ operations a law is asked at all and what a system must show for it; without tha
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from snapcheck.model.crash_laws import CRASH_RULES, CrashRule
 from snapcheck.model.device import Outcome
@@ -24,7 +24,7 @@ from snapcheck.model.group_laws import (
     stops_at_first,
     vmstate_on_one,
 )
-from snapcheck.model.history import UNWRITTEN, Abilities, Check, Level, Observation, Purpose, View
+from snapcheck.model.history import UNWRITTEN, Abilities, Check, Level, Purpose, Step, View
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import (
     NAMES_A_DEVICE,
@@ -90,29 +90,23 @@ def no_crash(facts: StepFacts) -> Judged:
     if crash is not None and not crash.startswith(HANG):
         yield error(Law.NO_CRASH, facts.device, f"{facts.what} ended the process under test", "an answer", crash)
         return
-    fallen = fallen_in(facts.step.observations)
-    held = next((seen for seen in facts.step.observations if seen.held), None)
-    if fallen is not None and HANG in died_of(fallen):
-        return  # no-hang says so
-    if fallen is None and held is not None:
-        summary = f"after {facts.what} {held.device} can not be closed any more"
-        yield error(Law.NO_CRASH, held.device, summary, "a device that is let go of", held.held)
-    elif fallen is None:
-        yield HELD
-    else:
-        summary = f"after {facts.what} a look at {fallen.device} ended the process under test"
-        yield error(Law.NO_CRASH, fallen.device, summary, "an answer", died_of(fallen))
-
-
-def fallen_in(observations: Sequence[Observation]) -> Observation | None:
-    """Return the first look at a device during which the process under test died, or did not answer."""
-    return next((seen for seen in observations if died_of(seen)), None)
+    fallen = facts.fallen
+    if fallen is not None:
+        if HANG not in died_of(fallen):  # else no-hang says so
+            summary = f"after {facts.what} a look at {fallen.device} ended the process under test"
+            yield error(Law.NO_CRASH, fallen.device, summary, "an answer", died_of(fallen))
+        return
+    for seen in facts.step.observations:
+        if seen.held:
+            summary = f"after {facts.what} {seen.device} can not be closed any more"
+            yield error(Law.NO_CRASH, seen.device, summary, "a device that is let go of", seen.held)
+            return
+    yield HELD
 
 
 def no_hang(facts: StepFacts) -> Judged:
     """Every operation must end within a bound of I/O calls, and of wall-clock where the harness watches that."""
-    crash, done = facts.step.result.crash, facts.trace.io_count
-    fallen = fallen_in(facts.step.observations)
+    crash, done, fallen = facts.step.result.crash, facts.trace.io_count, facts.fallen
     if crash is not None and crash.startswith(HANG):
         yield error(Law.NO_HANG, facts.device, f"{facts.what} did not end", "an answer in time", crash)
     elif fallen is not None and HANG in died_of(fallen):
@@ -136,7 +130,7 @@ def result(facts: StepFacts) -> Judged:
     """No result class or errno may be one that the model does not allow."""
     if facts.vague:
         return
-    if not {"errno", "answer", "device"}.isdisjoint(facts.wrong):
+    if facts.wrong and not {"errno", "answer", "device"}.isdisjoint(facts.wrong):
         expected, actual = _answers(facts)
         summary = f"{facts.what} answered {facts.step.result.errno.name}, which the model does not allow"
         if "errno" not in facts.wrong:
@@ -222,8 +216,6 @@ def snapshot_immutable(facts: StepFacts) -> Judged:
 
 def error_means_unchanged(facts: StepFacts) -> Judged:
     """After one device's failed operation it is wholly old or wholly new, the same before and after a reopen."""
-    if not facts.failed:
-        return
     for name, look in facts.bound(Law.ERROR_MEANS_UNCHANGED):
         if name != facts.device:
             continue
@@ -241,8 +233,6 @@ def error_means_unchanged(facts: StepFacts) -> Judged:
 
 def success_means_done(facts: StepFacts) -> Judged:
     """Success must mean that the model's effect is there, and still is after a clean reopen."""
-    if facts.failed:
-        return
     for name, look in facts.bound(Law.SUCCESS_MEANS_DONE):
         if not look.changes or name not in facts.walk:
             continue
@@ -350,7 +340,7 @@ def no_leak(facts: StepFacts) -> Judged:
 # --- after a failure ------------------------------------------------------------------------------
 def retry_heals(facts: StepFacts) -> Judged:
     """Once the fault is gone, repeating succeeds (delete: or ENOENT because it is gone) and adds no leak."""
-    if facts.step.purpose is not Purpose.RETRY or facts.vague:
+    if facts.vague:
         return
     if all(_must_succeed(outcome) for outcome in facts.outcomes):  # the model knows when a delete left nothing to do
         if facts.failed:
@@ -369,8 +359,6 @@ def retry_heals(facts: StepFacts) -> Judged:
 
 def safe_to_use(facts: StepFacts) -> Judged:
     """Nothing that is done after a failure may change a snapshot or corrupt anything."""
-    if facts.step.purpose is not Purpose.PROBE:
-        return
     for name, look in facts.bound(Law.SAFE_TO_USE):
         if look.seen.contents is None and look.seen.check is None:
             continue
@@ -392,13 +380,42 @@ def safe_to_use(facts: StepFacts) -> Judged:
 class Rule:
     """A law's function, the operations that it speaks of, and what a system must show: one ability of each group.
 
-    `closely` says that it has nothing to judge unless a device was looked at closely.
+    The rest says at which steps it has nothing to judge: unless a device was looked at `closely`; unless the operation
+    `failed`, or unless it succeeded; at any `purpose` but this one.
     """
 
     judge: Callable[[StepFacts], Judged]
     operations: tuple[type[Operation], ...] = OPERATIONS
     needs: tuple[tuple[str, ...], ...] = ()
     closely: bool = False
+    failed: bool | None = None
+    purpose: Purpose | None = None
+
+    def is_asked(self, at: "Occasion") -> bool:
+        """Tell whether the law is asked at such a step."""
+        return (
+            at.operation in self.operations
+            and at.closely >= self.closely
+            and self.failed in (None, at.failed)
+            and self.purpose in (None, at.purpose)
+        )
+
+
+class Occasion(NamedTuple):
+    """What decides which laws a step is judged by."""
+
+    operation: type[Operation]
+    closely: bool
+    failed: bool
+    purpose: Purpose
+
+
+def occasion(step: Step) -> Occasion:
+    """Return which kind of step this is."""
+    closely = False
+    for seen in step.observations:
+        closely = closely or seen.level is Level.FULL
+    return Occasion(type(step.operation), closely, step.result.errno is not Errno.OK, step.purpose)
 
 
 _CALLERS: Final = (SaveVm, LoadVm, DelVm)
@@ -424,17 +441,17 @@ RULES: Final[Mapping[Law, Rule]] = {
     Law.EXCLUDED_UNTOUCHED: Rule(excluded_untouched, needs=(("io",),)),
     Law.OUT_PARAMS: Rule(out_params, needs=(("cells",),)),
     Law.RIGHT_CULPRIT: Rule(right_culprit, NAMES_A_DEVICE, (("first_bad",),)),
-    Law.ALL_OR_NOTHING: Rule(all_or_nothing, (Transaction,)),
-    Law.VMSTATE_ON_ONE: Rule(vmstate_on_one, (AllCreate, SaveVm)),
-    Law.NOBODY_SKIPPED: Rule(nobody_skipped, (*_CHANGING_GROUPS, *_CALLERS, Transaction)),
-    Law.PREFIX_APPLIED: Rule(prefix_applied, (*_CHANGING_GROUPS, *_CALLERS)),
-    Law.SAFE_TO_USE: Rule(safe_to_use, needs=(("snapshot_contents", "check"),), closely=True),
+    Law.ALL_OR_NOTHING: Rule(all_or_nothing, (Transaction,), failed=True),
+    Law.VMSTATE_ON_ONE: Rule(vmstate_on_one, (AllCreate, SaveVm), failed=False),
+    Law.NOBODY_SKIPPED: Rule(nobody_skipped, (*_CHANGING_GROUPS, *_CALLERS, Transaction), failed=False),
+    Law.PREFIX_APPLIED: Rule(prefix_applied, (*_CHANGING_GROUPS, *_CALLERS), failed=True),
+    Law.SAFE_TO_USE: Rule(safe_to_use, needs=(("snapshot_contents", "check"),), closely=True, purpose=Purpose.PROBE),
     Law.NO_CORRUPTION: Rule(no_corruption, needs=(("check",),), closely=True),
     Law.SNAPSHOT_IMMUTABLE: Rule(snapshot_immutable, needs=(("snapshot_contents",),), closely=True),
     Law.MEMORY_IS_DISK: Rule(memory_is_disk, needs=(("reopen",),), closely=True),
-    Law.ERROR_MEANS_UNCHANGED: Rule(error_means_unchanged, _ONE_DEVICE),
-    Law.SUCCESS_MEANS_DONE: Rule(success_means_done, (*_CHANGES, Flush)),
-    Law.RETRY_HEALS: Rule(retry_heals),
+    Law.ERROR_MEANS_UNCHANGED: Rule(error_means_unchanged, _ONE_DEVICE, failed=True),
+    Law.SUCCESS_MEANS_DONE: Rule(success_means_done, (*_CHANGES, Flush), failed=False),
+    Law.RETRY_HEALS: Rule(retry_heals, purpose=Purpose.RETRY),
     Law.NO_LEAK: Rule(no_leak, needs=(("check",),), closely=True),
     Law.LIST_EXACT: Rule(list_exact),
     Law.CONTENT_EXACT: Rule(content_exact),

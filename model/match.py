@@ -123,11 +123,21 @@ def is_gone(view: View) -> bool:
 def died_of(seen: Observation) -> str:
     """Return what a driver died of while it was looked at, a reason that is no errno; "" while it lives."""
     for view in (seen.memory, seen.disk):
-        for text in view.errors if view is not None else ():
+        if view is None or not view.errors:
+            continue
+        for text in view.errors:
             part, _, reason = text.partition(": ")
             if not (reason.startswith("E") and reason.isupper() and reason.isalnum()):
                 return f"{part}: {reason}"
     return ""
+
+
+def fallen_in(observations: Sequence[Observation]) -> Observation | None:
+    """Return the first look at a device during which the process under test died, or did not answer."""
+    for seen in observations:
+        if died_of(seen):
+            return seen
+    return None
 
 
 def _readable(view: View) -> str:

@@ -346,12 +346,11 @@ def _falls_back(device: Device, node: str) -> bool:
 
 def _listed_name(info: SnapshotInfo) -> str:
     """Return the name as the API lists it: what is longer than its field can never be found in full (SPEC A.1)."""
-    name = info.name
-    return name if len(name) * 4 <= NAME_BYTES_MAX else cut_text(name, bytes_max=NAME_BYTES_MAX)
+    return cut_text(info.name, bytes_max=NAME_BYTES_MAX)
 
 
 def _listed_id(info: SnapshotInfo) -> str:
-    return info.id_str if len(info.id_str) * 4 <= ID_BYTES_MAX else cut_text(info.id_str, bytes_max=ID_BYTES_MAX)
+    return cut_text(info.id_str, bytes_max=ID_BYTES_MAX)
 
 
 def _list_refused(device: Device) -> Errno | None:

@@ -5,6 +5,7 @@ from typing import Final
 
 ID_BYTES_MAX: Final = 127  # char id_str[128], one byte for the NUL
 NAME_BYTES_MAX: Final = 255  # char name[256]
+_CHARACTER_BYTES_MAX: Final = 4  # of UTF-8
 
 SNAPSHOT_OPT_BASE: Final = "snapshot."
 SNAPSHOT_OPT_ID: Final = "snapshot.id"
@@ -28,7 +29,7 @@ class SnapshotInfo:
 
 def cut_text(text: str, *, bytes_max: int) -> str:
     """Return what a C buffer keeps of `text`: at most `bytes_max` bytes of its UTF-8 (SPEC A.1, B.5)."""
-    if len(text) <= bytes_max and text.isascii():
+    if len(text) * _CHARACTER_BYTES_MAX <= bytes_max or (len(text) <= bytes_max and text.isascii()):
         return text
     raw = text.encode("utf-8", "surrogateescape")
     return text if len(raw) <= bytes_max else raw[:bytes_max].decode("utf-8", "surrogateescape")
@@ -37,7 +38,7 @@ def cut_text(text: str, *, bytes_max: int) -> str:
 def as_listed(sn: SnapshotInfo) -> SnapshotInfo:
     """Return `sn` as the API lists it: id and name cut to their fields' limits (SPEC B.5)."""
     id_str, name = cut_text(sn.id_str, bytes_max=ID_BYTES_MAX), cut_text(sn.name, bytes_max=NAME_BYTES_MAX)
-    return sn if (id_str, name) == (sn.id_str, sn.name) else replace(sn, id_str=id_str, name=name)
+    return sn if id_str is sn.id_str and name is sn.name else replace(sn, id_str=id_str, name=name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ A snapshot call counts as the operation's own when it is not nested in another: 
 a node without snapshots of its own calls its child. The laws of group operations look at the operation's own calls.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from snapcheck.model.errno import Errno
@@ -20,6 +20,7 @@ from snapcheck.model.operations import (
 
 CHANGING_CALLS: Final = frozenset({"create", "goto", "delete"})
 CHANGING_IO: Final = frozenset({"write", "discard", "truncate"})
+_DELETES: Final = (AllDelete, SaveVm, DelVm)
 
 
 class OwnCall(NamedTuple):
@@ -46,7 +47,10 @@ class GroupCall(NamedTuple):
 
     def culprit(self) -> OwnCall | None:
         """Return the first call that makes this group call fail, as SPEC A.10 has it: a failed find skips a delete."""
-        return next((call for call in self.calls if call.failed and call.function == self.kind), None)
+        for call in self.calls:
+            if call.function == self.kind and call.failed:
+                return call
+        return None
 
 
 class Touch(NamedTuple):
@@ -54,6 +58,15 @@ class Touch(NamedTuple):
 
     device: str
     what: str
+
+
+class Sent(NamedTuple):
+    """A write, flush, discard or truncate; `lands` tells whether it was a guest request's, not the operation's own."""
+
+    device: str
+    kind: str
+    errno: int
+    lands: bool
 
 
 class Entered(NamedTuple):
@@ -73,43 +86,71 @@ class Flushing(NamedTuple):
 
 
 class Trace:
-    """The events of one step, read once. `in_flight` counts the guest requests that earlier steps left behind."""
+    """The events of one step, read once. `in_flight` counts the guest requests that earlier steps left behind.
 
-    __slots__ = ("blocked", "calls", "entered_busy", "events", "held", "in_flight", "io_count", "struck", "unlocked")
+    calls         the operation's own calls
+    struck        faults that were met
+    sent          what was done to the media but for reads; `io_count` counts these too
+    held          how many times each lock was acquired more often than released
+    blocked       acquisitions that would have waited forever
+    unlocked      own calls on a device whose lock nobody held
+    entered_busy  snapshot calls that a driver was entered with while guest requests were in flight
+    """
+
+    __slots__ = (
+        "_groups", "_touches", "blocked", "calls", "entered_busy", "events", "held", "in_flight", "io_count", "sent",
+        "struck", "unlocked",
+    )  # fmt: skip
 
     def __init__(self, events: Sequence[Event], in_flight: Mapping[str, int]) -> None:
         self.events = events
         self.calls: list[OwnCall] = []
         self.struck: list[FaultMet] = []
         self.io_count = 0
+        self.sent: list[Sent] = []
         self.held: dict[str, int] = {}
         self.blocked: list[Lock] = []
-        self.unlocked: list[Call] = []  # own calls on a device whose lock nobody held
+        self.unlocked: list[Call] = []
         self.in_flight: dict[str, int] = dict(in_flight)
         self.entered_busy: list[Entered] = []
+        self._touches: list[tuple[int, Touch]] = []  # with the place of each
+        self._groups: dict[bool, tuple[GroupCall, ...]] = {}
         self._read()
 
     def _read(self) -> None:
         open_calls: list[tuple[int, Call]] = []
+        landing: set[str] = set()  # devices on which a guest request is landing: from its start to its complete
         for place, event in enumerate(self.events):
-            kind = type(event)
-            if kind is Io:
+            if type(event) is Io:
                 self.io_count += 1
-            elif isinstance(event, Call):
+                if event.kind != "read":
+                    self._io(place, event, landing)
+            elif type(event) is Call:
                 self._call(place, event, open_calls)
-            elif isinstance(event, Lock):
+            elif type(event) is Lock:
                 self._lock(event)
-            elif isinstance(event, Request):
+            elif type(event) is Request:
                 self._request(event)
-            elif isinstance(event, FaultMet):
+                (landing.add if event.action == "start" else landing.discard)(event.device)
+            elif type(event) is FaultMet:
                 self.struck.append(event)
 
+    def _io(self, place: int, io: Io, landing: Collection[str]) -> None:
+        lands = io.device in landing
+        self.sent.append(Sent(io.device, io.kind, io.errno, lands))
+        if not lands and io.kind in CHANGING_IO:
+            self._touches.append((place, Touch(io.device, io.kind)))
+
     def _call(self, place: int, call: Call, open_calls: list[tuple[int, Call]]) -> None:
-        if call.layer == "driver":
-            if call.edge == "enter" and call.function in CHANGING_CALLS and any(self.in_flight.values()):
+        enters = call.edge == "enter"
+        if enters and call.function in CHANGING_CALLS:
+            self._touches.append((place, Touch(call.device, f"snapshot {call.function}")))
+            if call.layer == "driver" and any(self.in_flight.values()):
                 busy = frozenset(device for device, count in self.in_flight.items() if count)
                 self.entered_busy.append(Entered(call.device, call.function, busy))
-        elif call.edge == "enter":
+        if call.layer == "driver":
+            return
+        if enters:
             if not open_calls and not self.held.get(call.device):
                 self.unlocked.append(call)
             open_calls.append((place, call))
@@ -131,9 +172,14 @@ class Trace:
             self.in_flight[request.device] = max(0, self.in_flight.get(request.device, 0) - 1)
 
     def group_calls(self, operation: Operation) -> tuple[GroupCall, ...]:
-        """Split the own calls into the bdrv_all_* calls that `operation` consists of, in order."""
+        """Return the own calls split into the bdrv_all_* calls that `operation` consists of, in order."""
+        deletes = isinstance(operation, _DELETES)
+        if deletes not in self._groups:
+            self._groups[deletes] = self._split(deletes=deletes)
+        return self._groups[deletes]
+
+    def _split(self, *, deletes: bool) -> tuple[GroupCall, ...]:
         pieces: list[tuple[str, list[OwnCall]]] = []
-        deletes = isinstance(operation, AllDelete | SaveVm | DelVm)
         for call in self.calls:
             kind = "delete" if deletes and call.function == "find" else call.function
             if not pieces or pieces[-1][0] != kind:
@@ -163,17 +209,16 @@ class Trace:
 
     def flushing(self, device: str) -> Flushing:
         """Return what the operation wrote to `device` and how it flushed; what requests do while landing is not its."""
-        wrote = behind = landing = False
+        wrote = behind = False
         flushes: list[int] = []
-        for event in self.events:
-            if isinstance(event, Request):
-                landing = event.action == "start" if event.device == device else landing
-            elif isinstance(event, Io) and event.device == device and not landing:
-                if event.kind == "flush":
-                    flushes.append(event.errno)
-                    behind = behind and event.errno != Errno.OK
-                elif event.kind in CHANGING_IO:
-                    wrote = behind = True
+        for sent in self.sent:
+            if sent.device != device or sent.lands:
+                continue
+            if sent.kind == "flush":
+                flushes.append(sent.errno)
+                behind = behind and sent.errno != Errno.OK
+            else:
+                wrote = behind = True
         return Flushing(wrote, behind, tuple(flushes))
 
     def touches(self, begin: int, end: int) -> Iterator[Touch]:
@@ -181,15 +226,6 @@ class Trace:
 
         What a request does lies between its `start` and its `complete`.
         """
-        landing: set[str] = set()
-        for place in range(end):
-            event = self.events[place]
-            if isinstance(event, Request):
-                (landing.add if event.action == "start" else landing.discard)(event.device)
-            elif place < begin:
-                continue
-            elif isinstance(event, Io):
-                if event.kind in CHANGING_IO and event.device not in landing:
-                    yield Touch(event.device, event.kind)
-            elif isinstance(event, Call) and event.edge == "enter" and event.function in CHANGING_CALLS:
-                yield Touch(event.device, f"snapshot {event.function}")
+        for place, touch in self._touches:
+            if begin <= place < end:
+                yield touch

@@ -16,11 +16,11 @@ from snapcheck.model.errno import Errno
 from snapcheck.model.facts import ALL_LAWS, Evidence, Judged, Look, Running, StepFacts, members, root_of
 from snapcheck.model.faults import BINDING, Family, Fault, binding, family
 from snapcheck.model.fit import Beside, Fit, Rank, best_fits, looks_of, next_state
-from snapcheck.model.history import Abilities, Check, History, Io, Level, Step
+from snapcheck.model.history import Abilities, Check, History, Step
 from snapcheck.model.law_names import Law, Severity
-from snapcheck.model.laws import RULES, fallen_in, is_observable
-from snapcheck.model.match import settled
-from snapcheck.model.operations import OPERATIONS, Operation, kind_of
+from snapcheck.model.laws import RULES, Occasion, is_observable, occasion
+from snapcheck.model.match import fallen_in, settled
+from snapcheck.model.operations import kind_of
 from snapcheck.model.setup import Setup
 from snapcheck.model.step import reopened, start
 from snapcheck.model.step import step as allowed_by_model
@@ -85,7 +85,7 @@ class Judge:
         self._abilities = abilities
         self._running = Running()
         self._bindings: dict[str, frozenset[Law]] = {}  # of devices on which not all laws bind any more
-        self._rules = _rules_by_operation(abilities)
+        self._rules = _rules_at(abilities)
 
     @classmethod
     def taking_over(cls, setup: Setup, abilities: Abilities, world: World, checks: Mapping[str, Check]) -> "Judge":
@@ -137,7 +137,7 @@ class Judge:
         if not evidence and facts.picked is None:
             evidence = [_unexplained(facts)]
             self._count(Law.RESULT, 0, 1)
-        self.diverged = any(look.differences for look in facts.looks.values())
+        self.diverged = facts.differs
         self._advance(facts, fits)
         return evidence
 
@@ -151,6 +151,8 @@ class Judge:
     def _note_failures(self, facts: StepFacts) -> None:
         """Note on which devices leaks and missing COPIED flags have a failure to explain them."""
         step = facts.step
+        if not facts.failed and not facts.trace.struck:
+            return
         troubled = {root_of(met.device) for met in facts.trace.struck if _hurts(step.faults[met.fault])}
         if facts.failed:
             troubled.update(
@@ -182,17 +184,16 @@ class Judge:
             fits = best_fits(step, outcomes, beside)
         looks = looks_of(step, fits[0], beside, self._bindings)
         facts = StepFacts(
-            self.steps, step, self._abilities, self.world, outcomes, fits[0].outcome, fits[0].wrong, walk, looks, trace,
-            self._running, vague,
+            step, self._abilities, self.world, outcomes, fits[0].outcome, fits[0].wrong, walk, looks, trace,
+            self._running, vague, bool(self._bindings), fallen_in(step.observations),
         )  # fmt: skip
         return facts, fits
 
     # --- the laws ---------------------------------------------------------------------------------
     def _ask_laws(self, facts: StepFacts) -> list[Evidence]:
         found: list[Evidence] = []
-        closely = any(seen.level is Level.FULL for seen in facts.step.observations)
-        rules = self._rules[type(facts.step.operation), closely]
-        if facts.step.result.crash is not None or fallen_in(facts.step.observations) is not None:
+        rules = self._rules[occasion(facts.step)]
+        if facts.step.result.crash is not None or facts.fallen is not None:
             rules = tuple(rule for rule in rules if rule[0] in _AFTER_A_CRASH)
         for law, judge in rules:
             checked, violated = 0, 0
@@ -245,13 +246,11 @@ class Judge:
     def _remember(self, facts: StepFacts) -> None:
         running = self._running
         running.in_flight = {name: count for name, count in facts.trace.in_flight.items() if count}
-        for event in facts.step.events:
-            if type(event) is Io and event.kind != "read":
-                flushed = event.kind == "flush" and event.errno == Errno.OK
-                if flushed:
-                    running.unflushed.discard(event.device)
-                elif event.kind != "flush":
-                    running.unflushed.add(event.device)
+        for sent in facts.trace.sent:
+            if sent.kind != "flush":
+                running.unflushed.add(sent.device)
+            elif sent.errno == Errno.OK:
+                running.unflushed.discard(sent.device)
         for name, look in facts.looks.items():
             if look.seen.disk is not None:
                 running.in_flight.pop(name, None)  # closing a device drains it, and flushes it
@@ -266,19 +265,22 @@ _NOTHING_FITS: Final = Fit(Outcome(Expected(errnos=None), {}), (), {}, {}, Rank(
 _AFTER_A_CRASH: Final = frozenset({Law.NO_CRASH, Law.NO_HANG})
 
 
-@lru_cache(maxsize=16)
-def _rules_by_operation(
-    abilities: Abilities,
-) -> dict[tuple[type[Operation], bool], tuple[tuple[Law, Callable[[StepFacts], Judged]], ...]]:
-    """Return the laws to ask, by operation and by whether some device was looked at closely."""
-    seen = [(law, rule) for law, rule in RULES.items() if is_observable(law, abilities)]
-    return {
-        (kind, closely): tuple(
-            (law, rule.judge) for law, rule in seen if kind in rule.operations and closely >= rule.closely
-        )
-        for kind in OPERATIONS
-        for closely in (False, True)
-    }
+_Rules = tuple[tuple[Law, Callable[[StepFacts], Judged]], ...]
+
+
+class _RulesAt(dict[Occasion, _Rules]):
+    """The laws to ask of a system at each kind of step, worked out when such a step first comes up."""
+
+    def __init__(self, abilities: Abilities) -> None:
+        super().__init__()
+        self._observable = [(law, rule) for law, rule in RULES.items() if is_observable(law, abilities)]
+
+    def __missing__(self, at: Occasion) -> _Rules:
+        rules = self[at] = tuple((law, rule.judge) for law, rule in self._observable if rule.is_asked(at))
+        return rules
+
+
+_rules_at = lru_cache(maxsize=16)(_RulesAt)
 
 
 def _hurts(fault: Fault) -> bool:

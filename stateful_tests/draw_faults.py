@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 
 from snapcheck.model.device import Device, World
 from snapcheck.model.errno import Errno
-from snapcheck.model.facts import included
 from snapcheck.model.faults import (
     BitFlip,
     CallFault,
@@ -280,7 +279,7 @@ def _walk(world: World, operation: Operation) -> tuple[str, ...]:
         return tuple(dict.fromkeys(action.device for action in operation.actions))
     listed = operation.devices if isinstance(operation, AllFind | AllCreate | AllGoto | AllDelete) else None
     if listed is None:
-        return included(world)
+        return world.included
     roots = [node.partition("/")[0] for node in listed]
     return tuple(root for root in roots if root in world.devices)
 

@@ -12,7 +12,6 @@ from typing import Final
 
 from snapcheck.model.content import TAG_MAX
 from snapcheck.model.device import Device, World
-from snapcheck.model.facts import included
 from snapcheck.model.operations import (
     KINDS,
     AddBitmap,
@@ -108,18 +107,14 @@ def listed_names(device: Device) -> list[str]:
     """Return the names of the device's snapshots as the API lists them."""
     if device.image is None:
         return []
-    return [_cut(snapshot.info.name, NAME_BYTES_MAX) for snapshot in device.image.snapshots]
+    return [cut_text(snapshot.info.name, bytes_max=NAME_BYTES_MAX) for snapshot in device.image.snapshots]
 
 
 def listed_ids(device: Device) -> list[str]:
     """Return the ids of the device's snapshots as the API lists them."""
     if device.image is None:
         return []
-    return [_cut(snapshot.info.id_str, ID_BYTES_MAX) for snapshot in device.image.snapshots]
-
-
-def _cut(text: str, bytes_max: int) -> str:
-    return text if len(text) * 4 <= bytes_max else cut_text(text, bytes_max=bytes_max)
+    return [cut_text(snapshot.info.id_str, bytes_max=ID_BYTES_MAX) for snapshot in device.image.snapshots]
 
 
 def device_of(world: World, node: str) -> Device:
@@ -198,7 +193,7 @@ def _fresh(world: World) -> list[str]:
 
 def _group_name(chooser: Chooser, world: World) -> str:
     """Choose a name for a whole group: mostly one that all of its members have."""
-    lists = [listed_names(world.devices[name]) for name in included(world)]
+    lists = [listed_names(world.devices[name]) for name in world.included]
     everywhere = [name for name in dict.fromkeys(lists[0]) if all(name in names for names in lists)] if lists else []
     somewhere = list(dict.fromkeys(name for names in lists for name in names))
     return pick(chooser, _mostly(everywhere, somewhere[:6], NAMES[:6]))
@@ -208,7 +203,7 @@ def _device_list(chooser: Chooser, world: World) -> tuple[str, ...] | None:
     """Choose the list of a modern group operation; the other profiles have none."""
     if world.semantics is not Semantics.MODERN:
         return None
-    roots, members = tuple(world.devices), included(world)
+    roots, members = tuple(world.devices), world.included
     lists = (members, roots[:1], roots[-1:], roots[::-1], roots[:1] * 2, tuple(_nodes(world)[len(roots) :]))
     return pick(chooser, (*(None,) * 8, *lists, (), ("nowhere",)))
 
@@ -345,7 +340,7 @@ def _all_find(chooser: Chooser, world: World) -> Operation:
 
 def _all_create(chooser: Chooser, world: World) -> Operation:
     name = pick(chooser, _new_names(world))
-    members = included(world)
+    members = world.included
     nowhere: tuple[str | None, int] = (None, 0)
     stores = [(device, size) for device in (*members[:1] * 4, *world.devices) for size in (765, 100)]
     device, size = pick(chooser, [*[nowhere] * 4, *stores])
@@ -381,7 +376,7 @@ def _del_vm(chooser: Chooser, world: World) -> Operation:
 
 
 def _transaction(chooser: Chooser, world: World) -> Operation:
-    roots, members = tuple(world.devices), included(world) or tuple(world.devices)
+    roots, members = tuple(world.devices), world.included or tuple(world.devices)
     devices = pick(chooser, (members, members, members, members[::-1], roots, members[:1] * 2, roots[-1:]))
     name = pick(chooser, [*_fresh(world) * 3, *_NEW_NAMES])
     return Transaction(tuple(SnapshotAction(device, name) for device in devices), *pick(chooser, _CLOCKS))

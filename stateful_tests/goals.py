@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from snapcheck.model.device import World
 from snapcheck.model.errno import Errno
-from snapcheck.model.facts import WALKS, included, members
+from snapcheck.model.facts import WALKS, members
 from snapcheck.model.history import Step
 from snapcheck.model.operations import (
     KINDS,
@@ -59,7 +59,7 @@ def _in_flight(_step: Step, before: World) -> bool:
 
 
 def _left_out(step: Step, before: World) -> bool:
-    return 0 < len(included(before)) < len(before.devices) and step.result.errno is Errno.OK
+    return 0 < len(before.included) < len(before.devices) and step.result.errno is Errno.OK
 
 
 def _of_another_size(step: Step, before: World) -> bool:

@@ -19,7 +19,7 @@ from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.impl.targets import StartError, Target
 from snapcheck.model.device import World
 from snapcheck.model.errno import Errno
-from snapcheck.model.facts import WALKS, Evidence, included, members, root_of
+from snapcheck.model.facts import ASKS, WALKS, Evidence, members, root_of
 from snapcheck.model.faults import CallFault, Fault
 from snapcheck.model.history import (
     Event,
@@ -34,19 +34,14 @@ from snapcheck.model.history import (
 )
 from snapcheck.model.operations import (
     AllCanSnapshot,
-    AllFind,
-    AllFindVmstateBs,
     CanSnapshot,
     Create,
     Delete,
-    Find,
-    FindByIdAndName,
     Flush,
     List,
     Operation,
     SnapshotAction,
     Transaction,
-    VmstateRead,
     Write,
     kind_of,
 )
@@ -55,7 +50,6 @@ from snapcheck.stateful_tests.compare import Judge
 from snapcheck.stateful_tests.suit import suited_faults, suited_operation
 from snapcheck.stateful_tests.watchdog import HangError, Watchdog
 
-_LOOKS_ONLY: Final = (CanSnapshot, Find, FindByIdAndName, List, VmstateRead, AllCanSnapshot, AllFind, AllFindVmstateBs)
 GROUP_OPERATIONS: Final = "group operations"
 GROUP_OPERATIONS_ON_NOBODY: Final = "group operations on nobody"
 GROUP_OPERATIONS_STRUCK: Final = "group operations on two or more devices that met a fault"
@@ -182,11 +176,13 @@ class Session:
         if faults:
             self._plan.disarm()
             self._system.disarm()
-        events = self._events.take()
+        events = tuple(self._events.take())
         observations: tuple[Observation, ...] = ()
         if result.crash is None:
-            observations = self._look(operation, result, events, purpose, everywhere=everywhere)
-        step = Step(operation, faults, purpose, skipped, tuple(events), result, observations)
+            struck = bool(faults) and any(type(event) is FaultMet for event in events)
+            closely = everywhere or self._closely(operation, result, purpose, struck=struck)
+            observations = self._look(operation, events, closely=closely, everywhere=everywhere)
+        step = Step(operation, faults, purpose, skipped, events, result, observations)
         self.history.steps.append(step)
         self._count(step)
         evidence = self.judge.judge(step)
@@ -201,7 +197,7 @@ class Session:
         if step.purpose is Purpose.EXPLORE and isinstance(step.operation, WALKS):
             counts[GROUP_OPERATIONS] += 1
             counts[GROUP_OPERATIONS_ON_NOBODY] += not members(step.operation, self.judge.world)
-            if step.faults and len(included(self.judge.world)) > 1 and step.met:
+            if step.faults and len(self.judge.world.included) > 1 and step.met:
                 counts[GROUP_OPERATIONS_STRUCK] += 1
 
     def _perform(self, operation: Operation) -> Result:
@@ -287,15 +283,15 @@ class Session:
 
     # --- looking ----------------------------------------------------------------------------------
     def _look(
-        self, operation: Operation, result: Result, events: Sequence[Event], purpose: Purpose, *, everywhere: bool
+        self, operation: Operation, events: Sequence[Event], *, closely: bool, everywhere: bool
     ) -> tuple[Observation, ...]:
         world = self.judge.world
         if everywhere:
             return self._observe(world.devices, self._closest)
         touched = {event.device for event in events if type(event) is not FaultMet}
-        if not self.abilities.io or not isinstance(operation, _LOOKS_ONLY):
+        if not self.abilities.io or not isinstance(operation, ASKS):
             touched.update(members(operation, world))
-        level = self._closest if self._closely(operation, result, events, purpose) else self._lightest(operation)
+        level = self._closest if closely else self._lightest(operation)
         return self._observe([name for name in world.devices if name in touched], level)
 
     def _observe(self, devices: Iterable[str], level: Level) -> tuple[Observation, ...]:
@@ -310,9 +306,9 @@ class Session:
     @staticmethod
     def _lightest(operation: Operation) -> Level:
         """Return the least that must be looked at: what reads the list alone changes no content."""
-        return Level.LIST if isinstance(operation, _LOOKS_ONLY) else Level.LIGHT
+        return Level.LIST if isinstance(operation, ASKS) else Level.LIGHT
 
-    def _closely(self, operation: Operation, result: Result, events: Sequence[Event], purpose: Purpose) -> bool:
+    def _closely(self, operation: Operation, result: Result, purpose: Purpose, *, struck: bool) -> bool:
         """Tell whether what was touched deserves a close look: a failure, a fault, the end of going on after one."""
         if self._care is Care.ASKED:
             return False
@@ -320,8 +316,8 @@ class Session:
             return isinstance(operation, Delete)  # the last of them
         if self._care is Care.CLOSE or purpose is Purpose.RETRY:
             return True
-        failed = self._care is not Care.LATE and result.errno is not Errno.OK and not isinstance(operation, _LOOKS_ONLY)
-        return failed or any(type(event) is FaultMet for event in events)
+        failed = self._care is not Care.LATE and result.errno is not Errno.OK and not isinstance(operation, ASKS)
+        return failed or struck
 
     # --- going on after a failure -----------------------------------------------------------------
     def _probes(self, failed: Step) -> Iterator[Operation]:

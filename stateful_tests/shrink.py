@@ -23,6 +23,9 @@ from snapcheck.stateful_tests.smaller import PASSES, ends, with_steps, without_d
 SECONDS_DEFAULT: Final = 10.0
 _ROUGHLY: Final = (Care.LATE, Care.USUAL)  # the less is looked at, the faster a candidate is tried
 _SHORT: Final = 4  # steps; a history like that needs no rough cut
+_READABLE: Final = 16  # steps; a longer history helps nobody,
+_PATIENCE: Final = 4  # so that where there are few seconds it gets so many times as long,
+_PATIENCE_SECONDS_MAX: Final = 4.0  # up to these
 
 
 class Sought(NamedTuple):
@@ -67,7 +70,8 @@ def shrink(
 ) -> Shrunk:
     """Return the shortest history found that shows the first of `evidence`, which the last step of `history` gave.
 
-    With no seconds it is `history` itself. Given what an earlier call returned, it goes on from there.
+    One that is still too long to be read when a short time is up gets some seconds more. With no seconds it is
+    `history` itself. Given what an earlier call returned, it goes on from there.
     """
     try:
         return _Shrinker(target, seconds).run(history, evidence)
@@ -78,7 +82,9 @@ def shrink(
 class _Shrinker:
     def __init__(self, target: Target, seconds: float) -> None:
         self._target = target
-        self._deadline = time.monotonic() + seconds
+        self._begun = time.monotonic()
+        self._seconds = seconds
+        self._seconds_if_long = max(seconds, min(_PATIENCE * seconds, _PATIENCE_SECONDS_MAX))
         self._care = Care.USUAL
         self._tried: set[str] = set()
         self._sought: Sought
@@ -182,7 +188,8 @@ class _Shrinker:
             length //= 2
 
     def _late(self) -> bool:
-        return time.monotonic() > self._deadline
+        is_long = len(self._best.history.steps) > _READABLE
+        return time.monotonic() - self._begun > (self._seconds_if_long if is_long else self._seconds)
 
     def _take(self, candidate: History, *, even_late: bool = False) -> bool:
         """Run a candidate, unless time is up; when it shows what is sought it is the best from now on."""

@@ -9,7 +9,6 @@ from dataclasses import replace
 from itertools import chain
 
 from snapcheck.model.device import Device, Outcome, World
-from snapcheck.model.facts import included
 from snapcheck.model.operations import (
     AddBitmap,
     AllCanSnapshot,
@@ -178,7 +177,7 @@ def _walks(world: World, devices: tuple[str, ...] | None) -> Iterator[Operation]
         yield AllDelete(name, devices)
     for name in (FRESH, *names[:1]):
         yield AllCreate(name, devices=devices)
-    store = (included(world) or tuple(world.devices))[-1]
+    store = (world.included or tuple(world.devices))[-1]
     yield AllCreate(FRESH, store, _VMSTATE_BYTES, devices=devices)
 
 
@@ -196,6 +195,6 @@ def _callers(world: World) -> Iterator[Operation]:
     for name in names:
         yield LoadVm(name)
         yield DelVm(name)
-    roots = included(world) or tuple(world.devices)
+    roots = world.included or tuple(world.devices)
     for name in dict.fromkeys((FRESH, *names[:1])):
         yield Transaction(tuple(SnapshotAction(root, name) for root in roots))

@@ -271,7 +271,8 @@ class Refcounts:
                 count = new[slot] + sign
                 if count > self._max:
                     raise self._overflow(index * self._block_entries + slot)
-                new[slot] = max(count, 0)  # what an image counts too low already stays at 0
+                if count >= 0:  # what an image counts too low already stays at 0
+                    new[slot] = count
             edits.append(_Edit(index, old, new, min(here), max(here) + 1))
         return edits
 

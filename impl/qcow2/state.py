@@ -101,8 +101,8 @@ class State:
     parts: ClassVar[Parts] = Parts()
 
     __slots__ = (
-        "_copied_stale", "_packed_end", "backing", "backing_bytes", "bitmaps", "header", "host", "refcounts",
-        "snapshot_table", "tables",
+        "_copied_stale", "_packed_end", "_raw_header", "backing", "backing_bytes", "bitmaps", "header", "host",
+        "refcounts", "snapshot_table", "tables",
     )  # fmt: skip
 
     def __init__(
@@ -112,6 +112,7 @@ class State:
         self.host = self.parts.host(file)
         front = front or read_front(file)
         self.header = front.header
+        self._raw_header = b""  # as it was published last
         if not read_only:
             self.header.require_writable()
         self.backing = backing
@@ -130,7 +131,7 @@ class State:
     def clone(self) -> "State":
         """Return the same image over a clone of its file."""
         twin = object.__new__(type(self))
-        twin.host, twin.header = self.host.clone(), self.header
+        twin.host, twin.header, twin._raw_header = self.host.clone(), self.header, self._raw_header
         twin.backing, twin.backing_bytes, twin.bitmaps = self.backing, self.backing_bytes, self.bitmaps
         twin.snapshot_table = self.snapshot_table
         twin.refcounts = self.refcounts.clone(twin.host, twin._publish_refcount_table)
@@ -142,8 +143,9 @@ class State:
     def publish(self, new: Header, fields: tuple[int, int], *, snapshots: SnapshotTable | None = None) -> None:
         """Make `new` the header, by one write of the bytes of `fields`: durably, or not at all."""
         start, end = fields
-        self.host.publish(start, new.pack()[start:end], self.header.pack()[start:end])
-        self.header = new
+        raw, former = new.pack(), self._raw_header or self.header.pack()
+        self.host.publish(start, raw[start:end], former[start:end])
+        self.header, self._raw_header = new, raw
         if snapshots is not None:
             self.snapshot_table = snapshots
         self._pin()

@@ -6,8 +6,9 @@ further. The faults in the operations before it are the cases of a shorter seque
 
 A longer sequence starts from the states that one more operation leads to. Each such state is made once and taken up
 again for every case (Session.checkpoint); where that can not be done its operations are performed again. So they are
-in a case without a fault: what a driver keeps in its memory is in no checkpoint. The states are shared out by what the
-model expects of them, so that two shards never hold the same one.
+in a case without a fault: what a driver keeps in its memory is in no checkpoint. The states after one operation are
+shared out by what the model expects of them, so that two shards never hold the same one; those after two follow from
+them, so that two shards may both get to one.
 """
 
 from collections import Counter

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import find_target
 from snapcheck.model.device import World
+from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CallFault, Fault, family
 from snapcheck.model.history import Step
 from snapcheck.model.operations import KINDS, OPERATIONS, AllDelete, Delete, DelVm, Operation, Reopen
@@ -78,7 +79,7 @@ class Swarm:
 
 def fault_class(fault: Fault) -> str:
     """Return what a swarm calls a fault: `call`, or the family of an I/O fault."""
-    return "call" if isinstance(fault, CallFault) else family(fault).value
+    return "call" if isinstance(fault, CallFault) else family(fault)
 
 
 def draw_swarm(rng: Random, able: tuple[str, ...] | None) -> Swarm:
@@ -92,24 +93,27 @@ def draw_swarm(rng: Random, able: tuple[str, ...] | None) -> Swarm:
 
 # --- what is new ----------------------------------------------------------------------------------
 class Seen(NamedTuple):
-    """What makes two steps look alike to the walk: kinds of devices, operation, faults, outcome, who is named."""
+    """What makes two steps look alike to the walk: kinds of devices, operation, faults, outcome, who is named.
+
+    `outcome` is None where it is the errno of a fault.
+    """
 
     devices: frozenset[str]
     operation: type[Operation]
     faults: tuple[str, ...]
-    outcome: str
+    outcome: Errno | None
     first_bad: str | None
 
 
 def seen_in(step: Step, before: World) -> Seen:
     """Return what a step from the state `before` showed."""
+    result, kinds = step.result, frozenset(map(state_class, before.devices.values()))
     met = step.met if step.faults else ()
+    if not met:
+        return Seen(kinds, type(step.operation), (), result.errno, result.first_bad)
     injected = {getattr(fault if isinstance(fault, CallFault) else fault.effect, "errno", None) for fault in met}
-    outcome = "as the fault says" if step.result.errno in injected else step.result.errno.name
-    return Seen(
-        frozenset(state_class(device) for device in before.devices.values()), type(step.operation),
-        tuple(fault_kind(fault) for fault in met), outcome, step.result.first_bad,
-    )  # fmt: skip
+    outcome = None if result.errno in injected else result.errno
+    return Seen(kinds, type(step.operation), tuple(map(fault_kind, met)), outcome, result.first_bad)
 
 
 def _is_full(world: World) -> bool:

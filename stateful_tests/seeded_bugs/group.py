@@ -21,8 +21,9 @@ class _Tells(ClassicGroup):
 
     def _each(self, call: Walk, first_bad_bs: Bad, *, also: str | None = None) -> Failure | None:
         bad: Bad = Out(None)
+        walk = [*self._walk(also)]  # before the call: a device that dies of it is no member any more
         failure = super()._each(call, bad, also=also)
-        self._tell(first_bad_bs, bad.value, [*self._walk(also)])
+        self._tell(first_bad_bs, bad.value, walk)
         return failure
 
     def _tell(self, first_bad_bs: Bad, culprit: str | None, walk: Sequence[Node]) -> None:
@@ -131,10 +132,11 @@ class _GoesOn(ClassicGroup):
     __slots__ = ()
 
     def _each(self, call: Walk, first_bad_bs: Bad, *, also: str | None = None) -> Failure | None:
+        walk = [*self._walk(also)]  # before the call: a device that dies of it is no member any more
         failure = super()._each(call, first_bad_bs, also=also)
         if failure is not None:
-            names = [node.name for node in self._walk(also)]
-            for node in [*self._walk(also)][names.index(str(first_bad_bs.value)) + 1 :]:
+            culprit = [node.name for node in walk].index(str(first_bad_bs.value))
+            for node in walk[culprit + 1 :]:
                 node.lock.held(OWNER, call, node)
         return failure
 

@@ -19,6 +19,7 @@ from snapcheck.model.content import FOREIGN, vmstate_pattern
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CallFault, Fails, IoFault
 from snapcheck.model.history import Check, EventList, Io, Level, Lock, Request, SnapshotContent, View
+from snapcheck.model.match import died_of
 from snapcheck.model.operations import (
     KINDS,
     OPERATIONS,
@@ -334,10 +335,53 @@ def test_snapshots_are_read_by_going_back_where_load_tmp_is_missing(bench: MakeB
     assert seen.disk.content == b"\x05" * 16, "it is a clone that went back"
 
 
+@pytest.mark.parametrize(("clone", "opened"), [(True, 1 + 1), (False, 1 + 2)])
+def test_a_driver_that_can_be_cloned_is_opened_once_for_all_snapshots(
+    bench: MakeBench, *, clone: bool, opened: int
+) -> None:
+    counted: list[BlockFile] = []
+    engine = engine_with(clone=clone)
+
+    def counting(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+        counted.append(disk)
+        driver: Driver = engine(disk, read_only=read_only, create=create)
+        return driver
+
+    one = bench(Kind.DRIVER, open_driver=counting)
+    one.all(Create("d0", "a"), Write("d0", 0, 16, 5), Create("d0", "b"), Write("d0", 0, 16, 6))
+    counted.clear()
+    seen = one.look("d0", Level.FULL)
+    assert [held.content for held in seen.contents] == [b"\x09" * 16, b"\x05" * 16]
+    assert len(counted) == opened, "the device itself, and what its snapshots are read with"
+
+
 def test_our_checker_judges_a_format_of_ours_if_the_driver_has_none(bench: MakeBench) -> None:
     one = bench(Kind.DRIVER, open_driver=engine_with(check=False))
     assert one.system.abilities.check
     assert one.look("d0", Level.FULL).check == Check()
+
+
+class DiesOfChecking(Qcow2Driver):
+    """Its checker looks something up that is not there."""
+
+    __slots__ = ()
+
+    def check(self) -> Check:
+        return dict[str, Check]()["the image"]
+
+
+def opens_dying_of_checking(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+    image = open_qcow2(disk, read_only=read_only, create=create)._image  # pyright: ignore[reportPrivateUsage]
+    return DiesOfChecking(image)
+
+
+def test_a_checker_that_dies_is_a_crash_and_says_nothing_of_the_image(bench: MakeBench) -> None:
+    one = bench(Kind.DRIVER, open_driver=opens_dying_of_checking)
+    one.all(Create("d0", "a"))
+    seen = one.look("d0", Level.FULL)
+    assert seen.check is None
+    assert "check raised KeyError: 'the image'" in died_of(seen)
+    assert [held.content for held in seen.contents] == [b"\x09" * 16], "the rest was looked at all the same"
 
 
 def infos(*pairs: tuple[str, str]) -> Sequence[SnapshotInfo]:

@@ -30,6 +30,7 @@ from snapcheck.model.history import (
     View,
 )
 from snapcheck.model.law_names import Law, Severity
+from snapcheck.model.match import fallen_in
 from snapcheck.model.operations import (
     AllCanSnapshot,
     AllCreate,
@@ -149,10 +150,12 @@ def judged(
     best = best_fits(step, outcomes, beside)[0]
     looks = looks_of(step, best, beside, binding)
     facts = StepFacts(
-        0, step, abilities, before, outcomes, best.outcome, best.wrong, walk, looks, trace, running, beside.vague
-    )
-    assert type(operation) in laws.RULES[law].operations, "the law is not asked of this operation"
-    return list(laws.RULES[law].judge(facts))
+        step, abilities, before, outcomes, best.outcome, best.wrong, walk, looks, trace, running, beside.vague,
+        limited=bool(binding), fallen=fallen_in(step.observations),
+    )  # fmt: skip
+    rule, at = laws.RULES[law], laws.occasion(step)
+    assert at.operation in rule.operations, "the law is not asked of this operation"
+    return list(rule.judge(facts)) if rule.is_asked(at) else []
 
 
 def the_evidence(answers: list[Evidence | None]) -> Evidence:

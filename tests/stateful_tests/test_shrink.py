@@ -1,6 +1,7 @@
 """Shrinking keeps the violation and makes everything else small: steps, faults, devices, names, sizes."""
 
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 from snapcheck.impl.targets import find_target
@@ -106,6 +107,18 @@ def test_no_time_at_all_still_gives_the_history_that_was_found() -> None:
     assert not done.finished
     assert done.evidence[0].law is Law.LOCKS_BALANCED
     assert done.history.steps
+
+
+def test_a_long_history_gets_some_time_more_until_it_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on by a second whenever somebody looks at it."""
+    failing = Step(AllCreate("a"), (CallFault("d0", "create"),))
+    history = History(Setup((DeviceSpec("d0", sectors=16),)), [*[Step(Flush("d0"))] * 40, failing])
+    evidence = found(f"{BUGS}.group:lock_kept", history)
+    clock = count()
+    monkeypatch.setattr("snapcheck.stateful_tests.shrink.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    done = shrink(find_target(f"{BUGS}.group:lock_kept"), history, evidence, seconds=1)
+    assert not done.finished
+    assert len(done.history.steps) == 1, "a second was over before the first candidate was tried"
 
 
 def test_actions_of_a_transaction_go_with_their_devices() -> None:

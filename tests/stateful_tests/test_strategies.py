@@ -45,7 +45,7 @@ from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Semantics,
 from snapcheck.model.snapshot import SnapshotInfo
 from snapcheck.stateful_tests.chooser import CHOICES_MAX, RandomChooser, pick, weighted
 from snapcheck.stateful_tests.draw_faults import draw_faults, targets_of
-from snapcheck.stateful_tests.draw_operations import draw_operation, included
+from snapcheck.stateful_tests.draw_operations import draw_operation
 from snapcheck.stateful_tests.draw_setups import HAS_IMAGE, draw_setup
 from snapcheck.stateful_tests.strategies import Situation, faults, operations, setups, steps
 
@@ -74,11 +74,11 @@ def toy_step(world: World, operation: Operation) -> World:  # noqa: PLR0911  # o
         case Create(device=node, name=name):
             return with_new(world, [node.partition("/")[0]], name)
         case AllCreate(name=name) | SaveVm(name=str(name)):
-            return with_new(world, included(world), name)
+            return with_new(world, world.included, name)
         case Transaction(actions=actions):
             return with_new(world, [action.device for action in actions], actions[0].name)
         case AllDelete(name=name) | DelVm(name=name):
-            return without(world, included(world), name)
+            return without(world, world.included, name)
         case Delete(device=node, name=str(name)):
             return without(world, [node.partition("/")[0]], name)
         case SetReadOnly(device=node, read_only=read_only):
@@ -174,7 +174,7 @@ def name(snapshot: PreparedSnapshot) -> str:
 
 
 def test_setups_in_which_nothing_is_included_are_drawn_but_rare() -> None:
-    share = sum(not included(world_of(setup)) for setup in draw_setups()) / 3000
+    share = sum(not world_of(setup).included for setup in draw_setups()) / 3000
     assert 0 < share < 0.1
 
 
@@ -213,7 +213,7 @@ def test_names_are_those_that_exist_and_the_odd_ones(drawn: list[Drawn]) -> None
 def common_names(world: World) -> set[str]:
     sets = [
         {snapshot.info.name for snapshot in image.snapshots}
-        for image in (world.devices[each].image for each in included(world))
+        for image in (world.devices[each].image for each in world.included)
         if image is not None
     ]
     return sets[0].intersection(*sets) if sets else set()
@@ -257,8 +257,8 @@ def test_resizes_grow_shrink_and_stay_small(drawn: list[Drawn]) -> None:
 def test_most_group_operations_have_two_or_more_members(drawn: list[Drawn]) -> None:
     groups = [world for world, op, _ in drawn if isinstance(op, GROUPS)]
     assert len(groups) > len(drawn) * 0.35
-    assert sum(len(included(world)) >= 2 for world in groups) / len(groups) > 0.6
-    assert any(not included(world) for world in groups)
+    assert sum(len(world.included) >= 2 for world in groups) / len(groups) > 0.6
+    assert any(not world.included for world in groups)
 
 
 def test_only_the_modern_profile_has_device_lists(drawn: list[Drawn], drawn_modern: list[Drawn]) -> None:
@@ -313,7 +313,7 @@ def vanishes(fault: IoFault) -> bool:
 def test_a_third_of_the_group_operations_have_two_members_and_a_fault_aimed_at_one(drawn: list[Drawn]) -> None:
     groups = [each for each in drawn if isinstance(each[1], GROUPS)]
     aimed = sum(
-        len(included(world)) >= 2 and any(fault.device in targets_of(world, op).calls for fault in armed)
+        len(world.included) >= 2 and any(fault.device in targets_of(world, op).calls for fault in armed)
         for world, op, armed in groups
     )
     assert aimed / len(groups) >= 0.4  # some miss in the end: an I/O fault may wait for an I/O that never comes
@@ -322,7 +322,7 @@ def test_a_third_of_the_group_operations_have_two_members_and_a_fault_aimed_at_o
 def test_two_in_five_operations_on_a_group_that_call_drivers_meet_a_call_fault(drawn: list[Drawn]) -> None:
     groups = [
         (op, armed, targets_of(world, op)) for world, op, armed in drawn
-        if isinstance(op, GROUPS) and len(included(world)) >= 2 and targets_of(world, op).calls
+        if isinstance(op, GROUPS) and len(world.included) >= 2 and targets_of(world, op).calls
     ]  # fmt: skip
     sure = sum(
         any(
