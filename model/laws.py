@@ -24,7 +24,7 @@ from snapcheck.model.group_laws import (
     stops_at_first,
     vmstate_on_one,
 )
-from snapcheck.model.history import UNWRITTEN, Abilities, Check, Level, Purpose, Step, View
+from snapcheck.model.history import HANG, UNWRITTEN, Abilities, Check, Level, Purpose, Step, View
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import (
     NAMES_A_DEVICE,
@@ -80,7 +80,6 @@ from snapcheck.model.snapshot import SnapshotInfo
 # from anything that ends, and near enough that a loop is told from work.
 IO_BASE: Final = 20_000
 IO_PER_SECTOR: Final = 100
-HANG: Final = "hang:"  # how what a process died of begins when it did not answer
 
 
 # --- the process ----------------------------------------------------------------------------------

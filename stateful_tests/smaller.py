@@ -122,6 +122,8 @@ def _simpler_device(spec: DeviceSpec) -> Iterator[DeviceSpec]:
         yield replace(spec, read_only=False)
     if spec.packed:
         yield replace(spec, packed=False)
+    if spec.unfinished:
+        yield replace(spec, unfinished=None)
     if spec.tag:
         yield replace(spec, tag=0)
     if spec.sectors > _SECTORS_SMALL:

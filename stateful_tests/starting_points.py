@@ -39,7 +39,7 @@ def starting_points(
     `prepared` says whether the driver opens qcow2 images that the harness prepared, `kinds` what the system performs:
     what it does not is left out.
     """
-    usable = (point for point in _POINTS if prepared or not _needs_images(point))
+    usable = (point for point in _POINTS if prepared or not needs_images(point))
     able = (_fitted(point, devices_max, kinds) for point in usable)
     return tuple(dict.fromkeys(replace(each, setup=replace(each.setup, semantics=semantics)) for each in able))
 
@@ -53,8 +53,9 @@ def _fitted(point: Start, devices_max: int, kinds: Sequence[str] | None) -> Star
     return Start(replace(point.setup, devices=left), before)
 
 
-def _needs_images(point: Start) -> bool:
-    return any(spec.snapshots or spec.packed for spec in point.setup.devices)
+def needs_images(point: Start) -> bool:
+    """Tell whether images have to be prepared for it."""
+    return any(spec.snapshots or spec.packed or spec.unfinished for spec in point.setup.devices)
 
 
 def _spec(number: int, kind: Kind = Kind.DRIVER, *, snapshots: tuple[PreparedSnapshot, ...] = ()) -> DeviceSpec:

@@ -51,9 +51,15 @@ def test_the_engine_passes_a_walk(semantics: Semantics) -> None:
     assert answer.steps > 3 * walk.STEPS_MIN
 
 
-@pytest.mark.parametrize("bug", CANARY[:4], ids=lambda bug: bug.name)
-def test_the_walk_alone_finds_bugs_of_the_group(bug: SeededBug) -> None:
-    assert any(found_in(answer_to(bug.driver, shard=shard, histories=1)) for shard in range(SHARDS))
+# An id beyond 32 bits is on few images to begin with: of three times eight shards with three histories each, three had
+# one that a snapshot was taken on. The sweep begins with one.
+RARE_IN_A_WALK = {"B27"}
+
+
+@pytest.mark.parametrize("bug", [bug for bug in CANARY if bug.row not in RARE_IN_A_WALK], ids=lambda bug: bug.name)
+def test_the_walk_alone_finds_the_canary(bug: SeededBug) -> None:
+    answers = (answer_to(bug.driver, shard=shard, semantics=bug.semantics, histories=3) for shard in range(SHARDS))
+    assert any(found_in(answer) for answer in answers), "half of the shards do, or more"
 
 
 # --- what is new ----------------------------------------------------------------------------------
