@@ -209,6 +209,7 @@ def crash(
     persistence: Annotated[
         str | None, typer.Option(metavar="A,B", help="What media promise; prefix,epoch,sector-torn by default.")
     ] = None,
+    lost: Annotated[str, typer.Option(metavar="WHAT", help="What lost sectors hold: old, zero or garbage.")] = "old",
     bound: Annotated[int, typer.Option(metavar="N", help="States of an epoch before only some are drawn.")] = 32768,
     seed: Annotated[int, typer.Option(metavar="N", help="Which are drawn then.")] = 0,
     out: Out = REPORT_FOLDER,
@@ -220,7 +221,9 @@ def crash(
     """
     from snapcheck.cli.crash import CrashCall, crash_command
 
-    call = CrashCall(logs=log, bases=base, persistence=persistence, bound=bound, seed=seed, out=out, quiet=quiet)
+    call = CrashCall(
+        logs=log, bases=base, persistence=persistence, lost=lost, bound=bound, seed=seed, out=out, quiet=quiet
+    )
     return crash_command(call)
 
 

@@ -16,7 +16,7 @@ from snapcheck.fault_injection.crash.states import Funnel
 from snapcheck.fault_injection.dm_log_writes import LogError, read_log
 from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.model.law_names import Law, Severity
-from snapcheck.model.power_cut import Cut
+from snapcheck.model.power_cut import Cut, Filling
 from snapcheck.reports import folder as report_folder
 from snapcheck.reports.verdict import EXIT_STATUS, Coverage, LawReport, PhaseReport, RunResult, Verdict, ViolationReport
 from snapcheck.stateful_tests.foreign_logs import (
@@ -32,7 +32,10 @@ from snapcheck.stateful_tests.run import snapcheck_version
 
 PHASE: Final = "crash"
 IMAGES: Final = "crash-images"  # the folder of crash images in that of the report
-_UNCHECKED: Final = "no law was checked: where flushes lie nothing is promised; take another --persistence as well"
+_UNCHECKED: Final = (
+    "no law was checked: where flushes lie, or lost sectors hold what they never held, nothing is promised;"
+    " take another --persistence, or --lost old"
+)
 _UNFINISHED: Final = "the logs were not judged to their end"
 TOLD_MAX: Final = 3  # different violations of one law on one device that are told; all are counted
 BASE_BYTES_MAX: Final = 1 << 34
@@ -46,6 +49,7 @@ class CrashCall:
     logs: Sequence[Path]
     bases: Sequence[Path]
     persistence: str | None
+    lost: str
     bound: int
     seed: int
     out: Path
@@ -55,13 +59,13 @@ class CrashCall:
 def crash_command(call: CrashCall) -> int:
     """Judge the logs, write the report, tell what was found; the exit status is that of the verdict."""
     begun = time.monotonic()
-    persistences = persistences_of(call.persistence)
+    persistences, fill = persistences_of(call.persistence), _filling_of(call.lost)
     if call.bound < 1 or call.seed < 0:
         raise CallError(f"--bound {call.bound} --seed {call.seed}: give 1 or more, and 0 or more")
     logs = recorded(call.logs, call.bases)
     _begin(call, logs)
     judgements: list[Judgement] = []
-    for judgement in judge_logs(logs, persistences=persistences, bound=call.bound, seed=call.seed):
+    for judgement in judge_logs(logs, persistences=persistences, fill=fill, bound=call.bound, seed=call.seed):
         judgements.append(judgement)
         if not call.quiet:
             say(funnel_line(judgement))
@@ -84,6 +88,15 @@ def persistences_of(text: str | None) -> tuple[Persistence, ...]:
         known = ", ".join(each.value for each in Persistence)
         raise CallError(f"--persistence {text}: there is no {unknown[0]!r}; there are {known}")
     return tuple(dict.fromkeys(map(Persistence, names)))
+
+
+def _filling_of(text: str) -> Filling:
+    """Return what `text` says that lost sectors hold, or raise `CallError`."""
+    try:
+        return Filling(text)
+    except ValueError:
+        known = ", ".join(each.value for each in Filling)
+        raise CallError(f"--lost {text}: there is no such thing; lost sectors hold {known}") from None
 
 
 def recorded(logs: Sequence[Path], bases: Sequence[Path]) -> list[Recorded]:
@@ -193,6 +206,7 @@ def _result(
         funnel.add(judgement.funnel)
     notes = () if checked.total() else (_UNCHECKED if judgements else _UNFINISHED,)
     scope = ", ".join(dict.fromkeys(each.persistence.value for each in judgements))
+    scope += "" if call.lost == Filling.OLD.value else f", lost sectors with {call.lost}"
     phase = PhaseReport(
         PHASE, len(logs), sum(len(each.log.entries) for each in logs), round(seconds, 3), funnel.exhaustive, scope,
         {
@@ -215,6 +229,7 @@ def funnel_line(judgement: Judgement) -> str:
     funnel = judgement.funnel
     share = "all" if funnel.exhaustive else f"{funnel.fraction:.1%}"
     found = f", {len(judgement.findings)} wrong" if judgement.findings else ""
+    found += f", {judgement.unsound:,} do not open or are corrupt" if judgement.unsound else ""
     return (
         f"{judgement.device:<4} {judgement.persistence.value:<12} {_number(funnel.enumerated)} of"
         f" {_number(funnel.possible)} ways ({share}), {funnel.distinct:,} different disks,"

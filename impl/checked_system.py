@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from snapcheck.impl.checked import CrashError, StartError, in_words, one_line
-from snapcheck.impl.driver import Abilities, BlockFile, Factory, System, UnsupportedSetupError, abandon
+from snapcheck.impl.driver import Abilities, BlockFile, Factory, System, UnsupportedSetupError, abandon, prepare
 from snapcheck.impl.observe import nothing_seen
 from snapcheck.model.faults import Fault
 from snapcheck.model.history import Level, Observation, Recorder, Result
@@ -63,6 +63,9 @@ class CheckedSystem:
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a view has room for the reason
             why = str(error) if isinstance(error, CrashError) else f"observe raised {in_words(error)}"
             return Observation(device, level, nothing_seen(why))
+
+    def prepare(self, operation: Operation) -> None:
+        prepare(self._system, operation)
 
     def close(self) -> None:
         self._system.close()

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 __all__ = [
     "Abilities", "BlockError", "BlockFile", "Capabilities", "CreateOptions", "Driver", "Factory", "OpenDriver", "Out",
-    "System", "UnsupportedSetupError", "abandon",
+    "Prepared", "System", "UnsupportedSetupError", "abandon", "prepare",
 ]  # fmt: skip
 
 
@@ -125,6 +125,19 @@ def abandon(system: System) -> None:
     """Let go of a system whose power is gone: nothing may reach its disks any more."""
     if isinstance(system, Abandoned):
         system.abandon()
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A system that gets ready for an operation by what is no part of it: no fault of the step meets that."""
+
+    def prepare(self, operation: Operation) -> None: ...
+
+
+def prepare(system: System, operation: Operation) -> None:
+    """Have a system get ready for an operation, before anything is armed."""
+    if isinstance(system, Prepared):
+        system.prepare(operation)
 
 
 class UnsupportedSetupError(Exception):

@@ -41,7 +41,8 @@ class Target:
 
     `layers` makes a system of an `open_driver`: with another class a bug is planted above the driver.
     `semantics` is the only profile that it can be judged by, None where that is for the user to say.
-    `as_shown` turns an entry as stored into what the system shows of it, None where that is the same.
+    `as_shown` turns an entry as stored into what the system shows of it, `state_as_shown` does so with the VM state
+    of a snapshot; None where that is the same.
     `regions` are the names that the driver gives to parts of its image (model.faults.REGIONS, or none of them).
     """
 
@@ -53,6 +54,7 @@ class Target:
     regions: tuple[str, ...] = ()
     semantics: Semantics | None = None
     as_shown: Callable[[SnapshotInfo], SnapshotInfo] | None = None
+    state_as_shown: Callable[[bytes], bytes] | None = None
     _able: tuple[Abilities, Capabilities | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -178,10 +180,11 @@ def _target(spec: str, found: object) -> Target:
 
 
 def _system(spec: str, what: str, factory: object) -> Target:
-    """Return the target of a factory; what it says of itself is in its attributes `only_semantics` and `as_shown`."""
-    only: Semantics | None = getattr(factory, "only_semantics", None)
-    as_shown: Callable[[SnapshotInfo], SnapshotInfo] | None = getattr(factory, "as_shown", None)
-    return Target(spec, what, factory=guarded(spec, cast("Factory", factory)), semantics=only, as_shown=as_shown)
+    """Return the target of a factory; what it says of itself is in attributes of it that need not be there."""
+    return Target(
+        spec, what, factory=guarded(spec, cast("Factory", factory)), semantics=getattr(factory, "only_semantics", None),
+        as_shown=getattr(factory, "as_shown", None), state_as_shown=getattr(factory, "state_as_shown", None),
+    )  # fmt: skip
 
 
 _CALLS: Final = "An open_driver is called as (disk, *, read_only, create), a factory as (disks, *, semantics, recorder)"

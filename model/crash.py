@@ -9,7 +9,7 @@ leaves all devices in one and the same of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from snapcheck.model.device import Content, Device, Image, Outcome, Snapshot, World
@@ -18,6 +18,7 @@ from snapcheck.model.facts import members
 from snapcheck.model.history import Observation
 from snapcheck.model.match import Difference, state_differences
 from snapcheck.model.operations import AllDelete, AllGoto, Flush, Goto, LoadVm, Operation, Reopen, SaveVm, Transaction
+from snapcheck.model.semantics import landed
 from snapcheck.model.setup import Kind
 from snapcheck.model.step import step
 
@@ -174,18 +175,36 @@ def begin(world: World) -> Survivors:
 
 
 def course(remains: Survivors, world: World, operation: Operation) -> Course:
-    """Return the stages of `operation`, which begins in the state `world` with `remains` on the media."""
-    stages: list[Survivors] = [remains]
+    """Return the stages of `operation`, which begins in the state `world` with `remains` on the media.
+
+    Guest requests that are in flight may land at any time from then on, before or after what the operation does, and
+    nothing says that they are flushed.
+    """
+    quiet = _without_requests(world)
+    alone = () if quiet is world else changes_of(quiet, operation)
+    stages: list[Survivors] = [
+        {name: widened(each, landed(world.devices[name], None)) for name, each in remains.items()}
+    ]
     changing: set[str] = set()
     for change in changes_of(world, operation):
         now = stages[-1]
         if change.device in now:
             before = now[change.device]
-            after = exactly(change.after) if change.exact else widened(before, change.after)
-            if after != before:
+            for other in alone:
+                before = widened(before, other.after) if other.device == change.device else before
+            exact = change.exact and quiet is world
+            after = exactly(change.after) if exact else widened(before, change.after)
+            if after != now[change.device]:
                 stages.append({**now, change.device: after})
                 changing.add(change.device)
     return Course(tuple(stages), frozenset(changing))
+
+
+def _without_requests(world: World) -> World:
+    """Return `world` as it is when no guest request is in flight on any device."""
+    if not any(device.in_flight for device in world.devices.values()):
+        return world
+    return World({name: replace(device, in_flight=()) for name, device in world.devices.items()}, world.semantics)
 
 
 # --- what was seen --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Final
 from snapcheck.model.crash import Course, differences
 from snapcheck.model.device import Device
 from snapcheck.model.facts import HELD, Evidence, error
-from snapcheck.model.history import After, Observation
+from snapcheck.model.history import HANG, After, Observation
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import died_of, is_dead
 from snapcheck.model.operations import (
@@ -74,9 +74,21 @@ Judged = Iterator[Evidence | None]
 def no_crash(facts: CutFacts) -> Judged:
     """No operation may end the process under test."""
     fallen = died_of(facts.seen)
+    if HANG in fallen:
+        return  # no-hang says so
     if fallen:
         summary = f"{facts.when}: opening {facts.name} ended the process under test"
         yield error(Law.NO_CRASH, facts.name, summary, "an answer", fallen)
+    else:
+        yield HELD
+
+
+def no_hang(facts: CutFacts) -> Judged:
+    """Whatever a cut leaves, to open and read it must end."""
+    fallen = died_of(facts.seen)
+    if HANG in fallen:
+        summary = f"{facts.when}: opening {facts.name} did not end"
+        yield error(Law.NO_HANG, facts.name, summary, "an answer in time", fallen)
     else:
         yield HELD
 
@@ -163,11 +175,14 @@ def _stage_words(stages: frozenset[int], course: Course) -> str:
 
 # --- going on -------------------------------------------------------------------------------------
 def going_on(after: After, what: str, name: str, found: Evidence) -> Evidence:
-    """Return what was found against a driver while it was used, or repaired, after a cut, as evidence of that law."""
-    if after is After.USE:
-        return error(Law.SAFE_TO_USE, name, f"{what}, then {found.summary}", found.expected, found.actual)
-    doing = "repairing it" if after is After.REPAIR else "opening it"
-    return error(Law.REPAIR_IS_SAFE, name, f"{what}, then {doing}: {found.summary}", found.expected, found.actual)
+    """Return what was found against a driver while it was used, or repaired, after a cut, as evidence of that law.
+
+    That it died or did not answer stays evidence of that.
+    """
+    law = Law.SAFE_TO_USE if after is After.USE else Law.REPAIR_IS_SAFE
+    doing = {After.USE: "", After.REPAIR: "repairing it: "}.get(after, "opening it: ")
+    told = found.law if found.law in {Law.NO_CRASH, Law.NO_HANG} else law
+    return error(told, name, f"{what}, then {doing}{found.summary}", found.expected, found.actual)
 
 
 # --- all of them ----------------------------------------------------------------------------------
@@ -196,8 +211,8 @@ CRASH_RULES: Final[Mapping[Law, CrashRule]] = {
 
 # What is asked of each device after a cut, the most telling first.
 LOOKS: Final[tuple[tuple[Law, Callable[[CutFacts], Judged]], ...]] = (
-    (Law.NO_CRASH, no_crash), (Law.OPENS, opens), (Law.NO_CORRUPTION, no_corruption), (Law.DURABLE, durable),
-    (Law.ATOMIC_OP, atomic_op),
+    (Law.NO_CRASH, no_crash), (Law.NO_HANG, no_hang), (Law.OPENS, opens), (Law.NO_CORRUPTION, no_corruption),
+    (Law.DURABLE, durable), (Law.ATOMIC_OP, atomic_op),
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from snapcheck.model.snapshot import SnapshotInfo
 # Out-parameters are filled with these before a call, so that "not written" can be told from any real answer.
 UNWRITTEN: Final = "\0unwritten"
 UNWRITTEN_INFO: Final = SnapshotInfo(id_str=UNWRITTEN, name=UNWRITTEN)
+HANG: Final = "hang:"  # how what a process died of begins when it did not answer
 
 
 class Call(NamedTuple):

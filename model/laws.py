@@ -24,7 +24,7 @@ from snapcheck.model.group_laws import (
     stops_at_first,
     vmstate_on_one,
 )
-from snapcheck.model.history import UNWRITTEN, Abilities, Check, Level, Purpose, Step, View
+from snapcheck.model.history import HANG, UNWRITTEN, Abilities, Check, Level, Purpose, Step, View
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import (
     NAMES_A_DEVICE,
@@ -80,7 +80,6 @@ from snapcheck.model.snapshot import SnapshotInfo
 # from anything that ends, and near enough that a loop is told from work.
 IO_BASE: Final = 20_000
 IO_PER_SECTOR: Final = 100
-HANG: Final = "hang:"  # how what a process died of begins when it did not answer
 
 
 # --- the process ----------------------------------------------------------------------------------
@@ -349,6 +348,8 @@ def retry_heals(facts: StepFacts) -> Judged:
             yield error(Law.RETRY_HEALS, facts.device, summary, expected, actual)
         else:
             yield HELD
+    if facts.failed:  # what else keeps it from succeeding may leave something too, and no-leak counts that
+        return
     for name, look in facts.bound(Law.RETRY_HEALS):
         check, last = look.seen.check, facts.running.checks.get(name)
         if check is not None and last is not None:

@@ -5,6 +5,7 @@ Positions are in 512-byte sectors, VM state is in bytes. `device` names a root n
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 
 # --- guest I/O on one device ----------------------------------------------------------------------
@@ -215,12 +216,15 @@ class AllFindVmstateBs:
 
 
 # --- callers (SPEC C) -----------------------------------------------------------------------------
+OWN_STATE_TAG: Final = 1  # what stands for the state of a system that saves one of its own
+
+
 @dataclass(frozen=True, slots=True)
 class SaveVm:
     """savevm; None asks for a name made of the clock. The VM's state is `vmstate_pattern(tag, 0, vm_state_size)`."""
 
     name: str | None
-    tag: int = 1
+    tag: int = OWN_STATE_TAG
     vm_state_size: int = 765
     date_sec: int = 0
     date_nsec: int = 0

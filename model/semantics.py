@@ -439,9 +439,19 @@ def create(device: Device, sn: SnapshotInfo, blow: Blow | None) -> Replies:
         errors = blow.errors("create") if blow is not None else _NONE
         return (_not_created(READ_ONLY_ERRORS | errors, sn, chosen),)
     done = Reply(Expected(sn=in_struct(chosen)), (Allowed(_created(device, chosen, blow)),))
-    if blow is None:
-        return (done,)
-    return done, *_create_failed(device, sn, chosen, done, blow)
+    failures = () if blow is None else _create_failed(device, sn, chosen, done, blow)
+    if not device.spec.unshared:
+        return done, *failures
+    # What takes room can not be shared (B.2 step 9). Zeroes may take some, as whoever was written to may.
+    refused = _not_created(frozenset({Errno.EINVAL}), chosen)
+    return (refused, *failures) if _takes_room(image) else (done, refused, *failures)
+
+
+def _takes_room(image: Image) -> bool:
+    """Tell whether the active state surely holds something else than zeroes; VM state may go over to the snapshot."""
+    unsure = {sector for sector, others in image.content.maybe if ZERO in others}
+    written = (sector for sector, tag in enumerate(image.content.tags) if tag != ZERO)
+    return any(sector not in unsure for sector in written)
 
 
 def _created(device: Device, chosen: SnapshotInfo, blow: Blow | None) -> Device:

@@ -22,6 +22,13 @@ class Kind(StrEnum):
     EMPTY = "empty"  # a drive without a medium: never included, ENOMEDIUM when asked itself
 
 
+class Unfinished(StrEnum):
+    """What somebody who never closed an image left to the next one who opens it for writing."""
+
+    COUNTS = "counts"  # counts are stale, and the image says so: lazy refcounts (qcow2: the dirty bit)
+    EXTENSION = "extension"  # an extension that the driver does not know is not kept up to date (qcow2: autoclear)
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedSnapshot:
     """A snapshot that is on the image before the first operation, ids and names as stored, not as cut by the API.
@@ -57,7 +64,9 @@ class DeviceSpec:
     that have clusters. The root node is called `name`; the child of a raw-over or filter-over device `name/file`.
     `damage` is done to the image last, in order; what follows from it the model can not say, so only phase `images`
     does any, and asks no more than whether the driver lives. `packed`: the active content is stored compressed, where
-    the image is prepared and its format can do that; nobody who reads it notices.
+    the image is prepared and its format can do that; nobody who reads it notices. `unfinished`: what the first open has
+    to put right, where the image is prepared. `unshared`: the image has no room for reference counts above one (qcow2:
+    refcount_bits=1), so that a snapshot of anything that takes room is refused.
     """
 
     name: str
@@ -69,6 +78,8 @@ class DeviceSpec:
     snapshots: tuple[PreparedSnapshot, ...] = ()
     damage: tuple[Damage, ...] = ()
     packed: bool = False
+    unfinished: Unfinished | None = None
+    unshared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

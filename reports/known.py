@@ -4,22 +4,32 @@
     law = "no-leak"
     operation = "create"        # optional: any operation
     device = "d1"               # optional: any device
+    outcome = "error"           # optional: what the operation answered: OK, error (any), crash, or an errno's name
+    faults = "some"             # optional: whether a fault has struck on the way there: some or none
+    matches = "[0-9]+ leaks"    # optional: a regular expression that is found in what the driver did, or in the summary
     reason = "tracked upstream as #123: the L1 copy is not freed after ENOSPC"
 
-What matches stays in the report, is counted apart, and leaves verdict and exit status alone.
+What matches stays in the report, is counted apart, and leaves verdict and exit status alone. The more of this an entry
+says, the fewer new violations it takes for the old one.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
 
+from snapcheck.model.errno import Errno
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import KINDS
 from snapcheck.reports.verdict import RunResult, Verdict, ViolationReport
 
-_KEYS: Final = ("law", "operation", "device", "reason")
+_KEYS: Final = ("law", "operation", "device", "outcome", "faults", "matches", "reason")
+_ANY_ERROR: Final = "error"
+_CRASH: Final = "crash"
+_OUTCOMES: Final = (_ANY_ERROR, _CRASH, *(errno.name for errno in Errno))
+_SOME: Final = "some"
 
 
 class KnownError(Exception):
@@ -28,12 +38,15 @@ class KnownError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """One accepted divergence; `operation` and `device` are None where any is meant."""
+    """One accepted divergence; what is None is not asked for."""
 
     law: Law
     reason: str
     operation: str | None = None
     device: str | None = None
+    outcome: str | None = None
+    faults: str | None = None
+    matches: str | None = None
 
     def covers(self, violation: ViolationReport) -> bool:
         """Tell whether `violation` is what was accepted."""
@@ -41,7 +54,30 @@ class Accepted:
             violation.law is self.law
             and self.operation in (None, violation.operation)
             and self.device in (None, violation.device)
+            and (self.outcome is None or self.outcome in _outcomes_of(violation))
+            and (self.faults is None or (self.faults == _SOME) is _was_struck(violation))
+            and (self.matches is None or _is_found(self.matches, violation))
         )
+
+
+def _outcomes_of(violation: ViolationReport) -> tuple[str, ...]:
+    """Return the words for what the operation at hand answered; none when that was not recorded."""
+    history = violation.history
+    if history is None or violation.step >= len(history.steps):
+        return ()
+    result = history.steps[violation.step].result
+    if result.crash is not None:
+        return (_CRASH,)
+    return (result.errno.name,) if result.errno is Errno.OK else (result.errno.name, _ANY_ERROR)
+
+
+def _was_struck(violation: ViolationReport) -> bool:
+    history = violation.history
+    return bool(violation.faults) if history is None else any(step.met for step in history.steps)
+
+
+def _is_found(pattern: str, violation: ViolationReport) -> bool:
+    return any(re.search(pattern, text) is not None for text in (violation.actual, violation.summary))
 
 
 def read(path: Path) -> tuple[Accepted, ...]:
@@ -55,7 +91,7 @@ def read(path: Path) -> tuple[Accepted, ...]:
     entries = content.pop("accept", [])
     if content or not isinstance(entries, list):
         what = f"unknown key {next(iter(content))!a}" if content else "accept is no list"
-        raise KnownError(f"{path}: {what}; write [[accept]] with law, operation, device and reason")
+        raise KnownError(f"{path}: {what}; write [[accept]] with law and reason, and what else it is to be known by")
     return tuple(
         _entry(f"{path}: accept number {number}", each) for number, each in enumerate(cast("list[object]", entries), 1)
     )
@@ -77,7 +113,22 @@ def _entry(where: str, raw: object) -> Accepted:
     _one_of(where, "law", texts["law"], [law.value for law in Law])
     if "operation" in texts:
         _one_of(where, "operation", texts["operation"], list(KINDS.values()))
-    return Accepted(Law(texts["law"]), texts["reason"], texts.get("operation"), texts.get("device"))
+    if "outcome" in texts:
+        _one_of(where, "outcome", texts["outcome"], _OUTCOMES)
+    if "faults" in texts:
+        _one_of(where, "word for faults:", texts["faults"], (_SOME, "none"))
+    _require_pattern(where, texts.get("matches", ""))
+    return Accepted(
+        Law(texts["law"]), texts["reason"], texts.get("operation"), texts.get("device"), texts.get("outcome"),
+        texts.get("faults"), texts.get("matches"),
+    )  # fmt: skip
+
+
+def _require_pattern(where: str, text: str) -> None:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise KnownError(f"{where}: matches {text!a} is no regular expression: {error}") from None
 
 
 def _one_of(where: str, what: str, name: str, names: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ NAMES: Final[Mapping[str, type[Any]]] = {
     for each in (
         *operations.OPERATIONS, operations.SnapshotAction, *get_args(faults.Fault), *get_args(faults.Effect),
         setup.Setup, setup.DeviceSpec, setup.PreparedSnapshot, setup.Damage, setup.Kind, setup.Semantics,
+        setup.Unfinished,
         history.History, history.Step, history.Purpose, errno.Errno, history.PowerCut, history.After, power_cut.Cut,
         power_cut.TornWrite, power_cut.Filling,
     )

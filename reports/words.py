@@ -179,6 +179,8 @@ def device_words(spec: DeviceSpec) -> str:
     parts += [f"stamped with tag {spec.tag}"] if spec.tag else []
     parts += [f"snapshots {', '.join(map(_prepared_words, spec.snapshots))}"] if spec.snapshots else []
     parts += ["compressed"] if spec.packed else []
+    parts += ["reference counts up to 1"] if spec.unshared else []
+    parts += [f"unfinished {spec.unfinished.value}"] if spec.unfinished else []
     parts += [f"damaged at {', '.join(hex(each.offset) for each in spec.damage)}"] if spec.damage else []
     return f"{spec.name}: {', '.join(parts)}"
 

@@ -15,8 +15,9 @@ _GEOMETRIES: Final = weighted(  # (sectors, cluster_bytes)
     (4, (16, 4096)), (3, (64, 4096)), (3, (128, 4096)), (3, (16, 512)), (3, (64, 512)), (2, (128, 512)),
     (1, (50, 512)), (1, (33, 4096)), (1, (0, 512)), (1, (128, 65536)),
 )  # fmt: skip
-_CONDITIONS: Final = weighted(  # (read_only, tag, packed)
-    (5, (False, 0, False)), (4, (False, 9, False)), (1, (False, 9, True)), (1, (True, 9, False)),
+_CONDITIONS: Final = weighted(  # (read_only, tag, packed, unshared)
+    (5, (False, 0, False, False)), (3, (False, 9, False, False)), (1, (False, 9, False, True)),
+    (1, (False, 9, True, False)), (1, (True, 9, False, False)),
 )  # fmt: skip
 
 
@@ -71,8 +72,11 @@ def draw_setup(
         templates = pick(chooser, _EACH) if theme == "each" else shared
         if device.kind in HAS_IMAGE:
             device = replace(device, snapshots=tuple(_sized(template, device.sectors) for template in templates))
-        if device.packed and not (qcow2_prepared and device.kind in HAS_IMAGE):
-            device = replace(device, packed=False)
+        if not (qcow2_prepared and device.kind in HAS_IMAGE):
+            device = replace(device, packed=False, unshared=False)
+        elif device.unshared:  # it has no snapshots, which share what they hold; rare, as every group stops at it
+            rare = theme == "each" and semantics is Semantics.MODERN
+            device = replace(device, snapshots=() if rare else device.snapshots, unshared=rare)
         devices.append(device)
     return Setup(tuple(devices), semantics)
 
@@ -81,12 +85,13 @@ def _draw_device(chooser: Chooser, name: str) -> DeviceSpec:
     # Every kind takes the same number of choices: Hypothesis holds fewer choices for simpler, and an odd kind is not.
     kind = pick(chooser, _KINDS)
     sectors, cluster_bytes = pick(chooser, _GEOMETRIES)
-    read_only, tag, packed = pick(chooser, _CONDITIONS)
+    read_only, tag, packed, unshared = pick(chooser, _CONDITIONS)
     if kind is Kind.EMPTY:
         return DeviceSpec(name, kind)
     return DeviceSpec(
-        name, kind, sectors=sectors, cluster_bytes=cluster_bytes, read_only=read_only, tag=tag, packed=packed
-    )
+        name, kind, sectors=sectors, cluster_bytes=cluster_bytes, read_only=read_only, tag=tag, packed=packed,
+        unshared=unshared,
+    )  # fmt: skip
 
 
 def _sized(template: PreparedSnapshot, sectors: int) -> PreparedSnapshot:

@@ -29,8 +29,9 @@ from snapcheck.impl.qcow2.layout import Header, ImageError
 from snapcheck.impl.qcow2.repair import repair
 from snapcheck.impl.qcow2.state import read_header
 from snapcheck.model.content import SECTOR
+from snapcheck.model.crash_laws import binds
 from snapcheck.model.law_names import Law
-from snapcheck.model.power_cut import Cut
+from snapcheck.model.power_cut import Cut, Filling
 from snapcheck.model.snapshot import SnapshotInfo
 
 LAWS: Final = (Law.OPENS, Law.DURABLE, Law.ATOMIC_OP, Law.NO_CORRUPTION, Law.REPAIR_IS_SAFE)
@@ -70,13 +71,17 @@ class Finding:
 
 @dataclass(slots=True)
 class Judgement:
-    """What one log came to under one persistence model. `checked` counts by law what there was to judge."""
+    """What one log came to under one persistence model. `checked` counts by law what there was to judge.
+
+    Where nothing is promised, no law is checked, and `unsound` is how many disks do not open or are corrupt.
+    """
 
     device: str
     persistence: Persistence
     funnel: Funnel
     checked: dict[Law, int] = field(default_factory=lambda: dict.fromkeys(LAWS, 0))
     findings: list[Finding] = field(default_factory=list[Finding])
+    unsound: int = 0
 
 
 def require_sound(recorded: Recorded) -> None:
@@ -147,24 +152,28 @@ def judge_logs(
     logs: Iterable[Recorded],
     *,
     persistences: Sequence[Persistence] = PERSISTENCES,
+    fill: Filling = Filling.OLD,
     bound: int = STATES_MAX,
     seed: int = 0,
 ) -> Iterator[Judgement]:
-    """Yield what each log came to under each persistence model."""
+    """Yield what each log came to under each persistence model; `fill` is what lost sectors hold."""
     for recorded in logs:
         course = _Course(recorded)
         for persistence in persistences:
-            yield _judged(course, persistence, bound=bound, seed=seed)
+            yield _judged(course, persistence, fill, bound=bound, seed=seed)
 
 
-def _judged(course: "_Course", persistence: Persistence, *, bound: int, seed: int) -> Judgement:
+def _judged(course: "_Course", persistence: Persistence, fill: Filling, *, bound: int, seed: int) -> Judgement:
     recorded, judge = course.recorded, Judge()
     judgement = Judgement(recorded.device, persistence, judge.funnel)
-    binding = LAWS if persistence is not Persistence.NO_BARRIERS else ()  # where flushes lie nothing is promised
     for judged in judge.judge(
-        recorded.log, recorded.base, device=recorded.device, persistence=persistence, bound=bound, seed=seed
+        recorded.log, recorded.base, device=recorded.device, persistence=persistence, fill=fill, bound=bound, seed=seed
     ):
-        for law in binding:
+        if not binds(persistence.value, judged.cut):
+            seen = judged.seen
+            judgement.unsound += judged.states * (bool(seen.error) or bool(seen.check and seen.check.corruptions))
+            continue
+        for law in LAWS:
             evidence = course.evidence(law, judged)
             if evidence is None:
                 continue

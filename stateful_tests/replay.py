@@ -58,17 +58,20 @@ def breaks(law: Law | None) -> Telling:
     return lambda evidence, _: evidence.law is law
 
 
-def run_again(target: Target, history: History, *, care: Care, telling: Telling, law: Law | None = None) -> Ran:
+def run_again(
+    target: Target, history: History, *, care: Care, telling: Telling, law: Law | None = None, impatient: bool = False
+) -> Ran:
     """Perform the steps of `history` until one gives evidence that is `telling`.
 
-    One that a power cut ended is cut again. Raises `UnsupportedSetupError` when the driver can not build its devices,
+    One that a power cut ended is cut again. `impatient`: it is known to hang, and is not waited for long.
+    Raises `UnsupportedSetupError` when the driver can not build its devices,
     `TargetError` when it can not start.
     """
     if history.cut is not None:
-        with watchdog() as dog:
+        with watchdog(impatient=impatient) as dog:
             again = cut_again(target, history, law=law, dog=dog)
         return Ran(again.history, _telling_first(again.evidence, again.history.steps[-1], telling))
-    with watchdog() as dog:
+    with watchdog(impatient=impatient) as dog:
         try:
             session = Session(target, history.setup, care=care, dog=dog)
         except (StartError, UnsupportedSetupError) as error:

@@ -276,20 +276,21 @@ def _phase_report(name: str, answers: Sequence[Answer], seconds: float, options:
     if name == tour.NAME:
         counts.update(dict.fromkeys(tour.COUNTS, 0))
         complete = whole and counts[tour.TAKEN] == counts[tour.IN_SCOPE]
-    scope = next((each.scope for each in answers if each.scope), _scope(name, options, length))
+    scope = next((each.scope for each in answers if each.scope), _scope(name, options, length, counts))
     return PhaseReport(
         name, sum(a.histories for a in answers), sum(a.steps for a in answers), seconds, complete, scope,
         dict(sorted(counts.items())),
     )  # fmt: skip
 
 
-def _scope(name: str, options: RunOptions, length: int) -> str:
+def _scope(name: str, options: RunOptions, length: int, counts: Mapping[str, int]) -> str:
     """Return what a phase has covered, in words; of an exhaustive one, what it has covered or was to cover at least."""
     if name == images.NAME:
         return images.SCOPE
-    if name in _EXHAUSTIVE:
-        scope = sweep.scope if name == sweep.NAME else crash.scope
-        return scope(options.profile, devices=options.devices, length=max(1, length))
+    if name == sweep.NAME:
+        return sweep.scope(options.profile, devices=options.devices, length=max(1, length))
+    if name == crash.NAME:
+        return crash.scope(options.profile, devices=options.devices, length=max(1, length), counts=counts)
     if name == tour.NAME:
         return "every transition"
     steps = walk.STEPS_MAX if name == walk.NAME else stateful.STEPS_MAX

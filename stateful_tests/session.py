@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from snapcheck.fault_injection.plan import FaultPlan
 from snapcheck.impl.blockfile import BlockFile, MemoryFile
-from snapcheck.impl.driver import System
+from snapcheck.impl.driver import System, abandon, prepare
 from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.impl.targets import StartError, Target
 from snapcheck.model.device import World
@@ -22,6 +22,7 @@ from snapcheck.model.errno import Errno
 from snapcheck.model.facts import ASKS, WALKS, Evidence, members, root_of
 from snapcheck.model.faults import CallFault, Fault
 from snapcheck.model.history import (
+    HANG,
     Event,
     EventList,
     FaultMet,
@@ -31,6 +32,7 @@ from snapcheck.model.history import (
     Purpose,
     Result,
     Step,
+    View,
 )
 from snapcheck.model.operations import (
     AllCanSnapshot,
@@ -47,12 +49,13 @@ from snapcheck.model.operations import (
 )
 from snapcheck.model.setup import DeviceSpec, Kind, Setup
 from snapcheck.stateful_tests.compare import Judge
-from snapcheck.stateful_tests.suit import suited_faults, suited_operation
-from snapcheck.stateful_tests.watchdog import HangError, Watchdog
+from snapcheck.stateful_tests.suit import suited_faults, suited_operation, suited_setup
+from snapcheck.stateful_tests.watchdog import HangError, Watchdog, watching
 
 GROUP_OPERATIONS: Final = "group operations"
 GROUP_OPERATIONS_ON_NOBODY: Final = "group operations on nobody"
 GROUP_OPERATIONS_STRUCK: Final = "group operations on two or more devices that met a fault"
+REPLACED: Final = "faults replaced by what the system can meet"
 _PROBE_NAME: Final = "probe"
 _PROBE_TAG: Final = 97
 _PROBE_SECTORS: Final = 8
@@ -100,6 +103,8 @@ class Session:
         self._plan = FaultPlan(self._events)
         self._care = care
         self._dog = dog
+        if isinstance(start, Setup):
+            start = suited_setup(start, target.abilities)
         setup = start if isinstance(start, Setup) else start.history.setup
         disks = [disk_for(target, spec) for spec in setup.devices] if isinstance(start, Setup) else _copies(start)
         named = [(spec.name, disk) for spec, disk in zip(setup.devices, disks, strict=True)]
@@ -130,16 +135,12 @@ class Session:
 
     def _start(self, setup: Setup) -> None:
         """Start the system; a start that does not end is a `StartError` whose cause is a `HangError`."""
-        if self._dog is None:
-            self._system.start(setup)
-            return
-        self._dog.begin()
         try:
-            self._system.start(setup)
+            with watching(self._dog, "start"):
+                self._system.start(setup)
         except HangError as hang:
+            abandon(self._system)
             raise StartError("the driver can not start: it hangs") from hang
-        finally:
-            self._dog.end()
 
     def __enter__(self) -> "Session":
         return self
@@ -148,8 +149,12 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Let go of everything."""
-        self._system.close()
+        """Let go of everything; what hangs is left as a power cut leaves it."""
+        try:
+            with watching(self._dog, "close"):
+                self._system.close()
+        except HangError:
+            abandon(self._system)
 
     @property
     def world(self) -> World:
@@ -169,9 +174,15 @@ class Session:
         `everywhere` looks closely at all devices, whatever happened.
         """
         assert not self.over, "the history has ended"
-        operation, faults = suited_operation(operation, self.abilities), suited_faults(faults, self.abilities)
+        drawn, operation = faults, suited_operation(operation, self.abilities)
+        faults = suited_faults(drawn, self.abilities)
+        if faults != drawn:
+            self.counts[REPLACED] += sum(one != other for one, other in zip(faults, drawn, strict=True))
         self.over = self.broken_off = True  # until the step is done: whatever ends it half way ends the history
-        skipped = self._arm(faults) if faults else ()
+        skipped: tuple[int, ...] = ()
+        if faults:
+            self._prepare(operation)
+            skipped = self._arm(faults)
         result = self._perform(operation)
         if faults:
             self._plan.disarm()
@@ -204,11 +215,12 @@ class Session:
         dog = self._dog
         if dog is None:
             return self._system.perform(operation)
-        dog.begin()
+        kind = kind_of(operation)
+        dog.begin(kind)
         try:
             return self._system.perform(operation)
         except HangError:
-            return Result(crash=f"hang: {kind_of(operation)} did not end")
+            return Result(crash=f"{HANG} {kind} did not end")
         finally:
             dog.end()
 
@@ -267,6 +279,10 @@ class Session:
         return [] if harmless is None else self.step(harmless, everywhere=True)
 
     # --- faults -----------------------------------------------------------------------------------
+    def _prepare(self, operation: Operation) -> None:
+        prepare(self._system, operation)
+        self._events.take()
+
     def _arm(self, faults: tuple[Fault, ...]) -> tuple[int, ...]:
         """Arm what can be injected, and return the indices of what can not."""
         plan, system = self._plan, self._system
@@ -295,9 +311,16 @@ class Session:
         return self._observe([name for name in world.devices if name in touched], level)
 
     def _observe(self, devices: Iterable[str], level: Level) -> tuple[Observation, ...]:
-        seen = tuple(self._system.observe(name, level=level) for name in devices)
+        seen: list[Observation] = []
+        for name in devices:
+            try:
+                with watching(self._dog, f"{level.value} look"):
+                    seen.append(self._system.observe(name, level=level))
+            except HangError:
+                seen.append(Observation(name, level, View(errors=(f"look: {HANG} it did not end",))))
+                break
         self._events.take()  # looking is no part of the operation
-        return seen
+        return tuple(seen)
 
     @property
     def _closest(self) -> Level:

@@ -16,7 +16,7 @@ from snapcheck.model.facts import Evidence, root_of
 from snapcheck.model.history import Call, History, Purpose, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import kind_of
-from snapcheck.stateful_tests.replay import CARES, run_again
+from snapcheck.stateful_tests.replay import CARES, Ran, Telling, run_again
 from snapcheck.stateful_tests.session import Care
 from snapcheck.stateful_tests.smaller import PASSES, ends, with_steps, without_devices, without_faults
 
@@ -109,7 +109,7 @@ class _Shrinker:
         if history.cut is not None or any(step.events for step in history.steps):
             return
         for care in reversed(_ROUGHLY):
-            ran = run_again(self._target, history, care=care, telling=self._same_operation, law=self._sought.law)
+            ran = self._run(history, care=care, telling=self._same_operation)
             if ran.evidence:
                 self._best = Shrunk(ran.history, ran.evidence, care, finished=False)
                 self._sought = sought_in(ran.evidence[0], ran.history.steps[-1])
@@ -156,7 +156,7 @@ class _Shrinker:
         return False
 
     def _take_another(self, found: Shrunk) -> bool:
-        ran = run_again(self._target, found.history, care=Care.CLOSE, telling=self._same_law, law=self._sought.law)
+        ran = self._run(found.history, care=Care.CLOSE, telling=self._same_law)
         if not ran.evidence or ran.history.steps[-1].purpose is not Purpose.EXPLORE:
             return False
         self._sought = sought_in(ran.evidence[0], ran.history.steps[-1])
@@ -187,6 +187,11 @@ class _Shrinker:
                 start = min(start, len(self._best.history.steps) - 1) - length
             length //= 2
 
+    def _run(self, history: History, *, care: Care, telling: Telling) -> Ran:
+        """Run a history; what is known to hang is not waited for as long as the first time."""
+        law = self._sought.law
+        return run_again(self._target, history, care=care, telling=telling, law=law, impatient=law is Law.NO_HANG)
+
     def _late(self) -> bool:
         is_long = len(self._best.history.steps) > _READABLE
         return time.monotonic() - self._begun > (self._seconds_if_long if is_long else self._seconds)
@@ -200,7 +205,7 @@ class _Shrinker:
             return False
         self._tried.add(key)
         try:
-            ran = run_again(self._target, candidate, care=self._care, telling=self._is_sought, law=self._sought.law)
+            ran = self._run(candidate, care=self._care, telling=self._is_sought)
         except (UnsupportedSetupError, AssertionError):
             return False  # no history at all: an operation is left without its device, for example
         if ran.evidence:

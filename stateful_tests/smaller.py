@@ -120,8 +120,12 @@ def _simpler_device(spec: DeviceSpec) -> Iterator[DeviceSpec]:
             yield replace(spec, snapshots=(*spec.snapshots[:index], *spec.snapshots[index + 1 :]))
     if spec.read_only:
         yield replace(spec, read_only=False)
+    if spec.unshared:
+        yield replace(spec, unshared=False)
     if spec.packed:
         yield replace(spec, packed=False)
+    if spec.unfinished:
+        yield replace(spec, unfinished=None)
     if spec.tag:
         yield replace(spec, tag=0)
     if spec.sectors > _SECTORS_SMALL:

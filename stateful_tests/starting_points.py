@@ -6,17 +6,21 @@ from typing import Final
 
 from snapcheck.model.facts import root_of
 from snapcheck.model.operations import (
+    KINDS,
     AddBitmap,
     AllCreate,
     Create,
     Operation,
     SaveVm,
+    SnapshotAction,
     SubmitWrite,
+    Transaction,
     VmstateWrite,
     Write,
     kind_of,
 )
 from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Semantics, Setup
+from snapcheck.stateful_tests.draw_setups import HAS_IMAGE
 
 _SECTORS: Final = 16  # two clusters of 4096 bytes
 _CLUSTER_SECTORS: Final = 8
@@ -39,7 +43,7 @@ def starting_points(
     `prepared` says whether the driver opens qcow2 images that the harness prepared, `kinds` what the system performs:
     what it does not is left out.
     """
-    usable = (point for point in _POINTS if prepared or not _needs_images(point))
+    usable = (point for point in _POINTS if prepared or not needs_images(point))
     able = (_fitted(point, devices_max, kinds) for point in usable)
     return tuple(dict.fromkeys(replace(each, setup=replace(each.setup, semantics=semantics)) for each in able))
 
@@ -49,12 +53,37 @@ def _fitted(point: Start, devices_max: int, kinds: Sequence[str] | None) -> Star
     left = point.setup.devices[:devices_max]
     names = {spec.name for spec in left}
     there = (each for each in point.before if root_of(getattr(each, "device", left[0].name)) in names)
-    before = tuple(each for each in there if kinds is None or kind_of(each) in kinds)
-    return Start(replace(point.setup, devices=left), before)
+    return performed(Start(replace(point.setup, devices=left), tuple(there)), kinds)
 
 
-def _needs_images(point: Start) -> bool:
-    return any(spec.snapshots or spec.packed for spec in point.setup.devices)
+def performed(point: Start, kinds: Sequence[str] | None) -> Start:
+    """Return a point with what a system that performs `kinds` can do in the place of what was done before."""
+    if kinds is None:
+        return point
+    taken = (each for operation in point.before for each in _taken(operation, point.setup, kinds))
+    return replace(point, before=tuple(each for each in taken if kind_of(each) in kinds))
+
+
+def _taken(operation: Operation, setup: Setup, kinds: Sequence[str]) -> tuple[Operation, ...]:
+    """Return what takes the same snapshots, but for VM state: the operation, savevm, a transaction, or creates."""
+    if kind_of(operation) in kinds or not isinstance(operation, AllCreate | SaveVm | Create):
+        return (operation,)
+    name = operation.name or ""
+    plain = isinstance(operation, Create) and not operation.vm_state_size
+    if KINDS[SaveVm] in kinds and not plain:  # with VM state, or nobody could load it
+        return (SaveVm(name),)
+    if isinstance(operation, Create):
+        devices = [operation.device]
+    else:
+        devices = [each.name for each in setup.devices if each.kind in HAS_IMAGE]
+    if KINDS[Transaction] in kinds:
+        return (Transaction(tuple(SnapshotAction(device, name) for device in devices)),)
+    return tuple(Create(device, name) for device in devices)
+
+
+def needs_images(point: Start) -> bool:
+    """Tell whether images have to be prepared for it."""
+    return any(spec.snapshots or spec.packed or spec.unshared or spec.unfinished for spec in point.setup.devices)
 
 
 def _spec(number: int, kind: Kind = Kind.DRIVER, *, snapshots: tuple[PreparedSnapshot, ...] = ()) -> DeviceSpec:
@@ -127,4 +156,6 @@ _POINTS: Final = (
         ))
     ),
     Start(_group(Kind.DRIVER, Kind.PLAIN, Kind.DRIVER)),
+    # one in which nothing can be shared
+    Start(Setup((_spec(0), replace(_spec(1), unshared=True), _spec(2)))),
 )  # fmt: skip

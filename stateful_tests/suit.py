@@ -12,17 +12,32 @@ from snapcheck.model.facts import root_of
 from snapcheck.model.faults import CallFault, DropsUnflushed, Fails, Fault, IoFault, LandsButFails, Short
 from snapcheck.model.history import Abilities
 from snapcheck.model.operations import AddBitmap, Create, Delete, Goto, Operation, RemoveBitmap, SaveVm, Transaction
+from snapcheck.model.setup import DeviceSpec, Setup
 from snapcheck.model.snapshot import NAME_BYTES_MAX, cut_text
 
 _NAME: Final = "vm"  # where the clock would have made one
 _NODE_OPERATIONS: Final = (AddBitmap, RemoveBitmap, Create, Goto, Delete)
 
 
+def suited_setup(setup: Setup, abilities: Abilities) -> Setup:
+    """Return `setup` as the system can use it: one that saves a state of its own loads no pattern of the harness."""
+    if not abilities.vmstate_bytes:
+        return setup
+    return replace(setup, devices=tuple(map(_without_states, setup.devices)))
+
+
+def _without_states(spec: DeviceSpec) -> DeviceSpec:
+    if not any(snapshot.vm_state_size for snapshot in spec.snapshots):
+        return spec
+    return replace(spec, snapshots=tuple(replace(snapshot, vm_state_size=0) for snapshot in spec.snapshots))
+
+
 def suited_operation(operation: Operation, abilities: Abilities) -> Operation:
     """Return `operation` as the system can perform it."""
     size = abilities.vmstate_bytes
     if size is not None and isinstance(operation, SaveVm):
-        return SaveVm(_name(operation.name if operation.name is not None else _NAME, abilities), operation.tag, size)
+        name = operation.name if operation.name is not None else _NAME
+        return SaveVm(_name(name, abilities), vm_state_size=size)
     if size is not None and isinstance(operation, Transaction):
         actions = (replace(action, name=_name(action.name, abilities)) for action in operation.actions)
         return Transaction(tuple(actions))

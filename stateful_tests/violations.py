@@ -39,17 +39,20 @@ class Violations:
     notes: list[str] = field(default_factory=list[str])
 
     def shrink_all(self, failures: Sequence[Failure]) -> None:
-        """Shrink and tell the shortest failure of each kind, errors first, as far as the time for it goes."""
-        kinds: dict[tuple[str, str, str], list[Failure]] = {}
+        """Shrink and tell the shortest failure of each kind, errors first, as far as the time for it goes.
+
+        What is known and what is not are kinds of their own: news does not hide behind what is old.
+        """
+        kinds: dict[tuple[object, ...], list[Failure]] = {}
         for failure in failures:
-            kinds.setdefault(failure.kind, []).append(failure)
+            kinds.setdefault((*failure.kind, self._is_known(failure)), []).append(failure)
         ordered = sorted(kinds.values(), key=lambda alike: _errors_of_telling_laws_first(alike[0]))
         deadline, seconds = time.monotonic() + _SHARES_IN_ALL * self.seconds, self.seconds
         for done, alike in enumerate(ordered):
             if len(self.told) == VIOLATIONS_MAX:
                 self.notes.append(f"{len(ordered) - done} more kinds of violations are counted and not shown")
                 return
-            if self._is_told(*alike[0].kind):
+            if self._is_told(*alike[0].kind, known=self._is_known(alike[0])):
                 continue
             best = min(alike, key=lambda failure: len(failure.history.steps))
             share = min(
@@ -69,20 +72,27 @@ class Violations:
 
     def tell(self, failure: Failure, shrunk: Shrunk, *, found_after_s: float) -> None:
         """Add a violation, unless shrinking has shown that it is like another one."""
-        first, last = shrunk.evidence[0], shrunk.history.steps[-1]
-        if self._is_told(first.law.value, kind_of(last.operation), first.severity.value):
+        violation = self._report(failure, shrunk, found_after_s=found_after_s)
+        if self._is_told(violation.law.value, violation.operation, violation.severity.value, known=violation.known):
             return
+        self.told.append(violation)
+        self.on_told(violation)
+
+    def _report(self, failure: Failure, shrunk: Shrunk, *, found_after_s: float = 0.0) -> ViolationReport:
+        first = shrunk.evidence[0]
         identity = _identity(self.target.name, first.law, shrunk.history)
         blank = ViolationReport(
             id=identity, law=first.law, severity=first.severity, device="", operation="", summary="", operations=0,
             faults=0, phase=failure.phase, found_after_s=round(found_after_s, 3), known=False,
             replay=f"snapcheck replay {identity}",
         )  # fmt: skip
-        violation = mark((described(blank, shrunk),), self.known)[0]
-        self.told.append(violation)
-        self.on_told(violation)
+        return mark((described(blank, shrunk),), self.known)[0]
 
-    def _is_told(self, law: str, operation: str, severity: str) -> bool:
+    def _is_known(self, failure: Failure) -> bool:
+        """Tell whether a failure is known as it was found."""
+        return bool(self.known) and self._report(failure, as_found(failure)).known
+
+    def _is_told(self, law: str, operation: str, severity: str, *, known: bool) -> bool:
         """Tell whether a violation like that is told already: by itself, or beside another law that one step broke too.
 
         What stands beside a known divergence is told by itself: it need not be known.
@@ -90,7 +100,7 @@ class Violations:
         for told in self.told:
             if told.operation == operation and told.severity.value == severity:
                 beside = any(line.startswith(f"{law}: ") for line in told.evidence)
-                if told.law.value == law or (beside and not told.known):
+                if (told.law.value == law and told.known is known) or (beside and not told.known):
                     return True
         return False
 

@@ -4,10 +4,11 @@ import ctypes
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
 OPERATION_SECONDS_MAX: Final = 20.0  # thousands of times what an operation on a small image takes
+AGAIN_SECONDS_MAX: Final = 3.0  # for what has hung before: that it may take long need not be learned twice
 _TICK_SECONDS: Final = 0.5
 
 
@@ -19,38 +20,62 @@ class Watchdog:
     """Watches the thread that made it: `begin` and `end` stand around each operation, and cost next to nothing.
 
     It reaches loops of Python code, with I/O or without. A call that blocks inside C code is out of its reach.
+    Once it had to end an operation of a kind, the next ones of that kind get less time.
     """
 
-    __slots__ = ("_begun", "_seconds_max", "_stopped", "_thread_id")
+    __slots__ = ("_begun", "_ended", "_kind", "_seconds_max", "_stopped", "_thread_id")
 
     def __init__(self, *, seconds_max: float) -> None:
         self._begun: float | None = None
+        self._kind = ""
+        self._ended: set[str] = set()  # kinds
         self._seconds_max = seconds_max
         self._thread_id = threading.get_ident()
         self._stopped = threading.Event()
 
-    def begin(self) -> None:
+    def begin(self, kind: str = "") -> None:
+        self._kind = kind
         self._begun = time.monotonic()
 
     def end(self) -> None:
         self._begun = None
 
+    @contextmanager
+    def watching(self, kind: str = "") -> Generator[None]:
+        """Watch what is done in a `with`."""
+        self.begin(kind)
+        try:
+            yield
+        finally:
+            self.end()
+
+    def _bound(self) -> float:
+        """Return how many seconds the operation may take that is watched now."""
+        return min(self._seconds_max, AGAIN_SECONDS_MAX) if self._kind in self._ended else self._seconds_max
+
     def run(self) -> None:
         """Look at the clock until `stop`; this is the body of the watching thread."""
         while not self._stopped.wait(min(_TICK_SECONDS, self._seconds_max / 4)):
             begun = self._begun
-            if begun is not None and time.monotonic() - begun > self._seconds_max:
+            if begun is not None and time.monotonic() - begun > self._bound():
                 self._begun = None
+                self._ended.add(self._kind)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), ctypes.py_object(HangError))
 
     def stop(self) -> None:
         self._stopped.set()
 
 
+def watching(dog: Watchdog | None, kind: str = "") -> AbstractContextManager[None]:
+    """Watch what is done in a `with`, where there is a watchdog."""
+    return nullcontext() if dog is None else dog.watching(kind)
+
+
 @contextmanager
-def watchdog(*, seconds_max: float | None = None) -> Generator[Watchdog]:
-    """Lend a watchdog over the calling thread; its own thread is gone afterwards."""
-    dog = Watchdog(seconds_max=OPERATION_SECONDS_MAX if seconds_max is None else seconds_max)
+def watchdog(*, seconds_max: float | None = None, impatient: bool = False) -> Generator[Watchdog]:
+    """Lend a watchdog over the calling thread; its own thread is gone afterwards. It is `impatient` with what hung."""
+    seconds = OPERATION_SECONDS_MAX if seconds_max is None else seconds_max
+    dog = Watchdog(seconds_max=min(seconds, AGAIN_SECONDS_MAX) if impatient else seconds)
     thread = threading.Thread(target=dog.run, name="snapcheck-watchdog", daemon=True)
     thread.start()
     try:

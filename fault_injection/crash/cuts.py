@@ -23,7 +23,7 @@ class Persistence(StrEnum):
 
     PREFIX = "prefix"  # they persist in order: a log-structured or battery-backed medium, or a file written through
     EPOCH = "epoch"  # any subset of those since the last flush: a disk with a volatile cache, a page cache
-    SECTOR_TORN = "sector-torn"  # as epoch, and any subset of the sectors of the write in flight
+    SECTOR_TORN = "sector-torn"  # as epoch, and any subset of the sectors of one of these writes
     ONE_DROPPED = "one-dropped"  # all but one: the cheap part of epoch that finds a missing flush
     ONE_KEPT = "one-kept"  # one alone: the cheap part of epoch that finds what ran ahead
     TWO_DROPPED = "two-dropped"  # all but at most two

@@ -16,12 +16,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from snapcheck.fault_injection.crash.contents import Contents
-from snapcheck.fault_injection.crash.frame import Frame, framed
+from snapcheck.fault_injection.crash.frame import Frame, copied_in, framed
 from snapcheck.fault_injection.crash.front import Front, fronts_of
 from snapcheck.fault_injection.crash.overlay import NeedsPlainError, Overlay, Places
 from snapcheck.fault_injection.crash.seen import Held, Known, Seen, held, see, shown
 from snapcheck.fault_injection.crash.states import Funnel
-from snapcheck.fault_injection.crash.tables import FrameTables
+from snapcheck.fault_injection.crash.tables import Copied, FrameTables
 from snapcheck.fault_injection.crash.tree import States
 from snapcheck.fault_injection.crash.trees import L2Tables
 from snapcheck.fault_injection.crash.versions import Clusters, Numbers, distinct, numbered
@@ -186,8 +186,15 @@ class _Some:
         self.rows = states.rows[self.numbers]
         self.until = numbered(states.until[self.numbers])[1]
         clusters = shared.clusters(frame)
-        tables = FrameTables(frame, self.rows, clusters, shared.l2_tables)
+        tables = FrameTables(frame, self._copied(), self.rows, clusters, shared.l2_tables)
         contents = Contents(tables, frame, self.rows, clusters)
         read = clusters.columns(tables.read_clusters)
         self.firsts, self.kinds = distinct([self.until, self.front_of, *(self.rows[:, column] for column in read)])
         self.verdicts, self.digests = tables.verdicts(self.firsts), contents.digests(self.firsts)
+
+    def _copied(self) -> Copied:
+        numbers: dict[bytes, int] = {}
+        patterns = [copied_in(front) for front in self.fronts]
+        of_front = [numbers.setdefault(pattern.tobytes(), len(numbers)) for pattern in patterns]
+        different = [patterns[of_front.index(number)] for number in range(len(numbers))]
+        return Copied(different, np.array(of_front, dtype=np.int64)[self.front_of])

@@ -1,6 +1,6 @@
 """What the tables of a crash state must fit into: all that opening it says that a verdict or a content depends on.
 
-Fronts (front.py) that differ in nothing but names, dates and sizes have the same frame, and are judged together.
+Fronts (front.py) that differ in nothing but names, dates and COPIED bits have the same frame, and are judged together.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,11 +8,14 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from snapcheck.fault_injection.crash.front import Front
+from snapcheck.fault_injection.crash.versions import Flags
 from snapcheck.impl.qcow2.host import Words
-from snapcheck.impl.qcow2.layout import OFFSET_MASK, ImageError, ceil_div
+from snapcheck.impl.qcow2.layout import COPIED, OFFSET_MASK, ImageError, ceil_div
 from snapcheck.impl.qcow2.state import State
 
+_NOT_COPIED64: Final = np.uint64(COPIED - 1)
 _FRONTS_MAX: Final = 256  # that are kept open, to find those of one frame
 
 
@@ -24,7 +27,7 @@ class Frame(NamedTuple):
     vm_state_index  the first entry of the active L1 table that the guest does not see
     ranges    offset and length of every table that opening finds
     blocks    index and cluster of each refcount block
-    l1_tables the active L1 table, and behind it those of the snapshots; None where one can not be
+    l1_tables the active L1 table, and behind it those of the snapshots, without COPIED bits; None where one can not be
     wrong     whether the snapshot table or the refcount table is not as it should be
     """
 
@@ -83,9 +86,21 @@ def _frame_of(front: Front) -> Frame | None:
     return Frame(
         file_bytes, header.cluster_bits, 1 << header.refcount_order, state.refcounts.limit, header.l2_flags,
         header.vm_state_index, tuple(_ranges(state, front.l1_tables)), tuple(blocks.items()),
-        tuple(None if l1 is None else l1.tobytes() for l1 in front.l1_tables),
+        tuple(None if l1 is None else (_words(l1) & _NOT_COPIED64).tobytes() for l1 in front.l1_tables),
         blocks_wrong or _snapshots_wrong(state, clusters),
     )  # fmt: skip
+
+
+def copied_in(front: Front) -> Flags:
+    """Return by entry of the active L1 table of states that open whether it says COPIED."""
+    active = front.l1_tables[0]
+    assert active is not None
+    flags: Flags = (_words(active) & ~_NOT_COPIED64) != 0
+    return flags
+
+
+def _words(l1: Words) -> NDArray[np.uint64]:
+    return np.frombuffer(l1, dtype=np.uint64)
 
 
 def _snapshots_wrong(state: State, clusters: int) -> bool:

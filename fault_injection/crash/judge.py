@@ -22,6 +22,7 @@ from snapcheck.fault_injection.crash.tree import States
 from snapcheck.fault_injection.crash.versions import Numbers
 from snapcheck.fault_injection.write_log import WriteLog
 from snapcheck.impl.blockfile import MemoryFile
+from snapcheck.model.history import HANG
 from snapcheck.model.power_cut import Cut, Filling
 
 See = Callable[[MemoryFile], Seen]
@@ -66,13 +67,15 @@ class Witnesses(Sequence[Cut]):
 class Judge:
     """Judges the states that power cuts leave, and counts them in `funnel`.
 
-    `see` is what looks at one disk, one at a time: another driver's eyes. Without it the disks are qcow2 images and the
+    `see` is what looks at one disk, one at a time: another driver's eyes; one that hangs is not asked for more. Without
+    it the disks are qcow2 images and the
     fast judge looks at them; the plain one confirms one in a hundred, and a witness of whatever is corrupt or does not
     open. `OracleError` when the two differ: a bug of this harness.
     """
 
     def __init__(self, *, see: See | None = None) -> None:
         self._see = see
+        self._hung = False
         self.funnel = Funnel()
         self._fast = FastJudge(self.funnel)
 
@@ -92,6 +95,8 @@ class Judge:
             places = Places(states.columns)
             if self._see is not None:
                 yield from _put_together(self._one_by_one(states, places, self._see), states)
+                if self._hung:
+                    return
                 continue
             for judged in _put_together(self._fast.judge(states, places), states):
                 if _is_bad(judged.seen):
@@ -99,11 +104,16 @@ class Judge:
                 yield judged
 
     def _one_by_one(self, states: States, places: Places, see: See) -> Iterator[Alike]:
-        self.funnel.judged += len(states)
-        self.funnel.plain += len(states)
         self.funnel.read_set_distinct += len(states)
         for number, row in enumerate(states.rows):
-            yield Alike(see(Overlay(places, row).clone()).outline, np.array([number], dtype=np.int64), 1)
+            seen = see(Overlay(places, row).clone())
+            self.funnel.judged += 1
+            self.funnel.plain += 1
+            yield Alike(seen.outline, np.array([number], dtype=np.int64), 1)
+            if seen.error.startswith(HANG):
+                self._hung = True
+                self.funnel.sampled += 1
+                return
 
     def look(self, disk: MemoryFile) -> Seen:
         """Return what one disk shows, by the plain judge, with all numbers and messages."""

@@ -1,7 +1,7 @@
 """Refcounts, references and COPIED bits of many crash states at once.
 
-All states here have the same frame (frame.py): the L1 tables, the places of the L2 tables and of the refcount blocks,
-and the length of the file. What differs is what L2 tables and refcount blocks hold: a few versions of each.
+All states here have the same frame (frame.py): where L1 tables lead to, where refcount blocks are, the length of the
+file. What differs is what L2 tables and refcount blocks hold, and COPIED bits of the active L1: a few versions of each.
 What a version says of each cluster is worked out once. The verdict on a cluster depends on few tables: on the block
 that counts it, and on the L2 tables that may refer to it. Clusters that depend on the same tables are judged together,
 once for each combination of versions that there is, and states look their verdicts up.
@@ -47,11 +47,18 @@ class _Factor(NamedTuple):
     adds: dict[int, Numbers]
 
 
+class Copied(NamedTuple):
+    """Which entries of the active L1 table say COPIED: the patterns that there are, and which one each state has."""
+
+    patterns: Sequence[Flags]
+    by_state: Numbers
+
+
 class FrameTables:
     """The tables of states of one frame; `rows` are the states. `NeedsPlainError` when none can be judged here."""
 
-    def __init__(self, frame: Frame, rows: Rows, clusters: Clusters, l2_tables: L2Tables) -> None:
-        self._frame, self._size = frame, frame.clusters
+    def __init__(self, frame: Frame, copied: Copied, rows: Rows, clusters: Clusters, l2_tables: L2Tables) -> None:
+        self._frame, self._copied, self._size = frame, copied, frame.clusters
         self.trees = trees_of(frame)
         self._blocks = dict(frame.blocks)
         self._wrong = any(self.trees.wrong) or frame.wrong
@@ -77,7 +84,7 @@ class FrameTables:
         known, tables = self._known_of_all()
         counts, leaks = self._counts(states)
         known[_COUNTS] = counts.known
-        factors = [*self._l2_factors(known, states), *counts.factors]
+        factors = [*self._l1_factors(known, states), *self._l2_factors(known, states), *counts.factors]
         found = Verdicts(np.full(len(states), self._wrong), leaks, np.zeros(len(states), dtype=np.bool_))
         for table in set(self.l2.table[self.l2.wrong].tolist()):
             np.logical_or(found.corrupt, self.l2.wrong[self.row_of(table, states)], out=found.corrupt)
@@ -86,7 +93,7 @@ class FrameTables:
             firsts, by_state = _combinations(chosen, len(states))
             wrong = _judged(known[:, here], tables[here], chosen, firsts, here)
             for whole, some in zip(found, wrong, strict=True):
-                np.logical_or(whole, some[by_state], out=whole)
+                np.logical_or(whole, some[by_state] if len(some) > 1 else some, out=whole)
         return found
 
     def _known_of_all(self) -> tuple[Numbers, Numbers]:
@@ -102,9 +109,22 @@ class FrameTables:
         for places, times in ((np.array([*self._blocks.values()], dtype=np.int64), 1), (trees.tables, trees.times)):
             known[_REFERENCES][places] += times
             tables[places] += 1
-        known[_COPIED][trees.tables] += trees.copied
-        known[_UNCOPIED][trees.tables] += trees.uncopied
         return known, tables
+
+    def _l1_factors(self, known: Numbers, states: Numbers) -> Iterator[_Factor]:
+        """Add to what is `known` what the active L1 says in its first pattern, and yield how others differ."""
+        trees, patterns = self.trees, self._copied.patterns
+        if len(patterns) > 1 and len(patterns) * self._size > _CELLS_MAX:
+            raise NeedsPlainError
+        used = trees.slots[0] >= 0
+        says = np.zeros((2, len(patterns), self._size), dtype=np.int64)
+        for number, copied in enumerate(patterns):
+            for part, those in zip(says, (copied, ~copied), strict=True):
+                part[number, trees.tables[trees.slots[0][used & those]]] = 1
+        known[[_COPIED, _UNCOPIED]] += says[:, 0]
+        if len(patterns) > 1:
+            adds = says - says[:, :1]
+            yield _Factor(self._copied.by_state[states], {_COPIED: adds[0], _UNCOPIED: adds[1]})
 
     def _l2_factors(self, known: Numbers, states: Numbers) -> Iterator[_Factor]:
         """Add to what is `known` what L2 tables say in their first versions, and yield how others differ."""
@@ -193,7 +213,7 @@ def _combinations(factors: Sequence[_Factor], states: int) -> tuple[Numbers, Num
 
 def _judged(known: Numbers, tables: Numbers, factors: Sequence[_Factor], states: Numbers, here: Numbers) -> Verdicts:
     """Judge the clusters `here`, of which so much is known, in each of `states`."""
-    parts = [part.reshape(1, -1) for part in known]  # where no factor adds anything, one row is for all states
+    parts = [part.reshape(1, -1) for part in known]  # one row is for all states, where no factor adds anything
     for factor in factors:
         versions = factor.by_state[states]
         for number, adds in factor.adds.items():

@@ -19,7 +19,6 @@ from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.model.power_cut import Cut, Filling, TornWrite
 
 _TORN_SUBSETS_MAX: Final = 64  # of the sectors of one write
-_TORN_PARENTS_MAX: Final = 64  # states that each torn write is tried on
 _CARRIED_MIN: Final = 16  # states that are carried on however many there are
 _WAYS_MAX: Final = 1e300
 _DROPPED_MAX: Final = {Persistence.ONE_DROPPED: 1, Persistence.TWO_DROPPED: 2}
@@ -83,6 +82,7 @@ class _Born(NamedTuple):
     write: Ids  # the write that came on top of the parent
     survives: Flags  # whether it survived
     torn: Ids  # the number of the subset of its sectors that did, -1 for all
+    whole: Flags  # whether no write of the epoch is torn
     kept: Ids  # how many writes of the epoch survive
 
 
@@ -144,12 +144,13 @@ class Tree:
         self._root = self._full = first  # in the latter everything survived
         self._epoch = self._alive = _ids(first)  # all states of the epoch, and those that writes can still land on
         self._ways, self._ways_over = 1, 0  # that lead to those that are alive, and to the others
+        self._ways_torn = 0  # and with a torn write to those that are alive
         self._complete = True
 
     def _end_epoch(self, until: int) -> None:
         born, epoch = self._all, self._epoch
         born.until[epoch[born.until[epoch] < 0]] = until
-        possible = self._ways + self._ways_over
+        possible = self._ways + self._ways_torn + self._ways_over
         self.possible += possible
         self.sampled += not self._complete
         self.enumerated += possible if self._complete else min(int(born.ways[epoch].sum()), possible - 1)
@@ -168,21 +169,24 @@ class Tree:
     def _step(self, place: int, write: SectorWrite) -> None:
         """Let a write survive on top of the states that it may land on, be lost, or be torn."""
         columns, candidates = self._columns, self._candidates(place)
-        parents = self._some(candidates, self._plan.bound - len(self._epoch))
-        if self._tears and not write.entry.fua:
-            self._tear(place, parents, columns.survives[place])
+        parents = self._some(candidates)
         known = self._epoch if not columns.lost else self._epoch[:0]
+        before = self._full
         results = self._merge(self._landed(parents, place, columns.survives[place]), known=known)
-        self._full = int(results[parents == self._full][0])
+        self._full = int(results[parents == before][0])
+        ways_before = self._ways + self._ways_torn
         if columns.lost:  # what is lost changes something as well, so no state goes on as it is
-            filled = self._landed(parents, place, columns.lost[place], survives=False)
-            self._go_on_with(np.union1d(results, self._merge(filled, known=results)), until=write.entry.number)
-            self._ways_over, self._ways = self._ways_over + self._ways, self._ways * 2
+            filled = self._merge(self._landed(parents, place, columns.lost[place], survives=False), known=results)
+            results = np.union1d(results, filled)
+            torn = self._tear(place, parents, before, known=results)
+            self._go_on_with(np.union1d(results, torn), until=write.entry.number)
+            self._ways_over, self._ways = self._ways_over + ways_before, self._ways * 2
         elif write.entry.fua and self._plan.flushes:
             self._go_on_with(np.unique(results), until=write.entry.number)
-            self._ways_over += self._ways
+            self._ways_over += ways_before
         else:
-            self._alive = np.union1d(self._alive, results)
+            torn = self._tear(place, parents, before, known=self._epoch)
+            self._alive = np.union1d(self._alive, np.union1d(results, torn))
             if self._plan.persistence in _ALL_SUBSETS:
                 self._ways *= 2
             else:
@@ -199,13 +203,23 @@ class Tree:
             return np.union1d(_ids(self._root), _ids(self._full))
         return self._alive
 
-    def _some(self, states: Ids, room: int) -> Ids:
-        """Return `states`, or where there is no room for so many some of them, the full one always."""
+    def _some(self, states: Ids) -> Ids:
+        """Return `states`, or where there is no room for so many some of them, the full one always.
+
+        Those with a torn write get the room that the others leave.
+        """
+        room = self._plan.bound - len(self._epoch)
+        whole = self._all.whole[states]
+        untorn = self._drawn(states[whole], room)
+        torn = self._drawn(states[~whole], room - len(untorn))
+        return np.union1d(np.union1d(untorn, torn), _ids(self._full))
+
+    def _drawn(self, states: Ids, room: int) -> Ids:
+        """Return `states`, or some of them where there are more than there is room for."""
         if len(states) <= max(room, _CARRIED_MIN):
             return states
         self._complete = False
-        chosen = self._rng.choice(states, size=max(room // 4, _CARRIED_MIN), replace=False)
-        return np.union1d(chosen, _ids(self._full))
+        return self._rng.choice(states, size=max(room // 4, _CARRIED_MIN), replace=False)
 
     def _landed(self, parents: Ids, place: int, effect: Effect, *, survives: bool = True) -> _Born:
         """Return what becomes of `parents` when a write has this effect on each."""
@@ -219,7 +233,7 @@ class Tree:
         hashes = born.hashes[parents] + change + self._lengthen(rows, place)
         return _Born(
             rows, hashes, ones * (number + 1), -ones, born.ways[parents], parents, ones * place,
-            np.full(len(parents), survives), -ones, born.kept[parents] + survives,
+            np.full(len(parents), survives), -ones, born.whole[parents], born.kept[parents] + survives,
         )  # fmt: skip
 
     def _lengthen(self, rows: Rows, place: int) -> Hashes:
@@ -230,14 +244,23 @@ class Tree:
         change: Hashes = keys[rows[:, -1]] - keys[old]
         return change
 
-    def _tear(self, place: int, parents: Ids, effect: Effect) -> None:
-        """Let some of the sectors of a write survive: all proper subsets of those that change anything, or some."""
-        count = len(effect.columns)
-        if count < 2:
-            return
+    def _tear(self, place: int, parents: Ids, full: int, *, known: Ids) -> Ids:
+        """Let some of the sectors of a write survive: all proper subsets of those that change anything, or some.
+
+        That is done to `parents` of which no write is torn yet, `full` among them. Returns what becomes of them.
+        """
+        effect = self._columns.survives[place]
+        count, alone = len(effect.columns), self._lengthens_alone(place)
+        tears = 2**count - 2 + alone
+        self._ways_torn *= 2
+        if not self._tears or not count or not tears:
+            return known[:0]
         subsets = self._subsets(count)
-        chosen = self._some_torn(parents, complete=len(subsets) == 2**count - 2)
-        self._ways_over += int(self._all.ways[parents].sum()) * (2**count - 2)
+        if alone:
+            subsets = np.concatenate((subsets, np.zeros((1, count), dtype=np.bool_)))
+        chosen = self._some_to_tear(parents[self._all.whole[parents]], full, subsets=len(subsets))
+        self._complete = self._complete and len(subsets) == tears
+        self._ways_torn += self._ways * tears
         whole = self._landed(np.repeat(chosen, len(subsets)), place, effect)
         kept = np.tile(subsets, (len(chosen), 1))
         old = self._all.rows[whole.parent][:, effect.columns]
@@ -252,15 +275,21 @@ class Tree:
         ]
         torn = np.tile(np.arange(first, len(self._lost_sectors), dtype=np.int64), len(chosen))
         hashes = whole.hashes + undone.sum(axis=1, dtype=np.uint64)
-        self._merge(whole._replace(hashes=hashes, torn=torn), known=self._epoch)
+        return self._merge(whole._replace(hashes=hashes, torn=torn, whole=np.zeros(len(torn), np.bool_)), known=known)
 
-    def _some_torn(self, parents: Ids, *, complete: bool) -> Ids:
-        if complete and len(parents) <= _TORN_PARENTS_MAX:
+    def _lengthens_alone(self, place: int) -> bool:
+        """Tell whether a write has sectors that change nothing but the length of the file."""
+        after = self._columns.length_after[place]
+        longer = bool((after != np.arange(len(after))).any())
+        return longer and len(self._writes[place].sectors) > len(self._columns.survives[place].columns)
+
+    def _some_to_tear(self, parents: Ids, full: int, *, subsets: int) -> Ids:
+        """Return `parents`, or where there is no room for what becomes of so many some of them, `full` always."""
+        room = (self._plan.bound - len(self._epoch)) // subsets
+        if len(parents) <= room:
             return parents
         self._complete = False
-        if len(parents) <= _TORN_PARENTS_MAX:
-            return parents
-        return np.union1d(self._rng.choice(parents, size=_TORN_PARENTS_MAX - 1, replace=False), _ids(self._full))
+        return np.union1d(self._rng.choice(parents, size=max(room // 4, 0), replace=False), _ids(full))
 
     def _subsets(self, count: int) -> Flags:
         """Return which of `count` sectors survive, in a row each: all proper subsets, or runs and some drawn ones."""
@@ -298,6 +327,7 @@ class Tree:
         np.add.at(all_ways, results, born.ways)
         np.minimum(all_ways, _WAYS_MAX, out=all_ways)
         np.maximum.at(self._all.kept, results, born.kept)
+        np.logical_or.at(self._all.whole, results, born.whole)
         return results
 
     def _go_on_with(self, states: Ids, *, until: int) -> None:
@@ -314,5 +344,15 @@ def _ids(number: int) -> Ids:
 def _first(rows: Rows, hashes: Hashes, at: int) -> _Born:
     """Return the state that an epoch begins with."""
     return _Born(
-        rows, hashes, _ids(at), _ids(-1), np.ones(1), _ids(-1), _ids(-1), np.ones(1, dtype=np.bool_), _ids(-1), _ids(0)
+        rows,
+        hashes,
+        _ids(at),
+        _ids(-1),
+        np.ones(1),
+        _ids(-1),
+        _ids(-1),
+        np.ones(1, dtype=np.bool_),
+        _ids(-1),
+        np.ones(1, dtype=np.bool_),
+        _ids(0),
     )

@@ -29,7 +29,6 @@ class Trees:
     wrong   by L1 table: whether an entry is not as it should be, or the table can not be where it is said to be
     times   by table: how often any L1 table refers to it
     active  by table: whether the active L1 table does
-    copied, uncopied  by table: whether an active entry says COPIED, or does not
     """
 
     tables: Numbers
@@ -37,8 +36,6 @@ class Trees:
     wrong: Sequence[bool]
     times: Numbers
     active: Flags
-    copied: Flags
-    uncopied: Flags
 
 
 def trees_of(frame: Frame) -> Trees:
@@ -55,13 +52,9 @@ def trees_of(frame: Frame) -> Trees:
     place = np.full(clusters + 1, -1, dtype=np.int64)  # the last one is for what refers to nothing
     place[tables] = np.arange(len(tables))
     slots = [place[found] for found in pointers]
-    size, used = len(tables), slots[0] >= 0
-    says = (l1_tables[0] & _COPIED_BIT) != 0
+    size = len(tables)
     times = np.bincount(np.concatenate(slots) + 1, minlength=size + 1)[1:].astype(np.int64)
-    return Trees(
-        tables, slots, wrong, times, marked(slots[0][used], size), marked(slots[0][used & says], size),
-        marked(slots[0][used & ~says], size),
-    )  # fmt: skip
+    return Trees(tables, slots, wrong, times, marked(slots[0][slots[0] >= 0], size))
 
 
 def _pointers(words: Words64, bits: int, clusters: int) -> Numbers:

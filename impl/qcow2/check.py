@@ -318,7 +318,7 @@ class Inspection:
         if len(l1_tables) > 1:
             others = self._pointers(np.concatenate(l1_tables[1:]), _L1_RESERVED, "snapshots' L1: entry {} of all")
             trees = trees + np.bincount(others.clusters, minlength=self.clusters)
-        tables = np.flatnonzero(trees)
+        tables = (trees != 0).nonzero()[0]
         self._add_tables(tables, ClusterKind.L2, references=trees[tables])
         for batch in self._batches(len(tables)):
             here = tables[batch]
@@ -417,22 +417,22 @@ class Inspection:
         counts, references = self.counts, self.references
         text = "cluster at {:#x}: refcount {}, references {}"
         for findings, wrong in (
-            (self._corruptions, np.flatnonzero(counts < references)),
-            (self._leaks, np.flatnonzero(counts > references)),
+            (self._corruptions, (counts < references).nonzero()[0]),
+            (self._leaks, (counts > references).nonzero()[0]),
         ):
             findings.add_all(text, wrong << self._bits, counts[wrong], references[wrong])
-        overlaps = np.flatnonzero(self._overlap())
+        overlaps = self._overlap().nonzero()[0]
         self._corruptions.add_all("cluster at {:#x}: a table and something else lie here", overlaps << self._bits)
 
     def _overlap(self) -> Flags:
         return (self._tables > 1) | ((self._tables > 0) & self._data)
 
     def _judge_copied(self) -> None:
-        wrong = np.flatnonzero(self._copied & (self.references != 1))
+        wrong = (self._copied & (self.references != 1)).nonzero()[0]
         self._corruptions.add_all(
             "cluster at {:#x}: COPIED, and {} references", wrong << self._bits, self.references[wrong]
         )
-        missing = np.flatnonzero(self._uncopied & (self.counts == 1))
+        missing = (self._uncopied & (self.counts == 1)).nonzero()[0]
         self._missing.add_all("cluster at {:#x}: refcount 1, and not COPIED", missing << self._bits)
 
     def _tell_kinds(self) -> None:

@@ -160,13 +160,15 @@ class Header(NamedTuple):
     def require_sane(self, *, file_bytes: int, lenient: bool = False) -> None:
         """Raise `ImageError` unless every table that the header names can lie in a file of `file_bytes`.
 
-        `lenient` lets pass what a repair makes anew: the refcount table.
+        `lenient` lets pass what a repair makes anew: the refcount table. With the dirty bit set an image is repaired
+        before anything is counted, so that its table may lie behind the end of the file: a QEMU that makes a new one
+        and is cut off leaves it like that, and opens it.
         """
         require_table("l1_table", self.l1_offset, self.l1_size * 8, self, bytes_max=L1_BYTES_MAX, file_bytes=file_bytes)
         if self.size > SIZE_MAX or self.l1_size < self.vm_state_index:
             raise ImageError(f"l1_size: {self.l1_size} entries are too few for a virtual size of {self.size} bytes")
         if not lenient:
-            self.require_refcount_table(file_bytes)
+            self.require_refcount_table(None if self.incompatible & DIRTY else file_bytes)
         if self.snapshot_count > SNAPSHOTS_MAX:
             raise ImageError(f"nb_snapshots: {self.snapshot_count} is more than {SNAPSHOTS_MAX}", errno=Errno.EFBIG)
         if self.snapshot_count:  # without snapshots the offset means nothing (SPEC B.4)
@@ -177,8 +179,8 @@ class Header(NamedTuple):
         if self.backing_offset:
             self._require_backing_name()
 
-    def require_refcount_table(self, file_bytes: int) -> None:
-        """Raise `ImageError` unless there is a refcount table where the header says."""
+    def require_refcount_table(self, file_bytes: int | None) -> None:
+        """Raise `ImageError` unless there is a refcount table where the header says, in a file of any size for None."""
         table_bytes = self.refcount_table_clusters << self.cluster_bits
         if not table_bytes:
             raise ImageError(

@@ -6,10 +6,12 @@ from typing import Final
 
 from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.impl.qcow2.image import Image
+from snapcheck.impl.qcow2.layout import DIRTY, LAZY_REFCOUNTS, Header
 from snapcheck.model.content import SECTOR, ZERO, pattern, vmstate_pattern
-from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot
+from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Unfinished
 from snapcheck.model.snapshot import SnapshotInfo
 
+_FOREIGN_EXTENSION: Final = 1 << 40  # an autoclear bit that nobody has given a meaning
 _IMAGES_KEPT: Final = 64  # of some tens of kilobytes each: making one takes a millisecond, so memory counts for more
 
 
@@ -30,7 +32,10 @@ def prepared_image(spec: DeviceSpec) -> MemoryFile:
 @lru_cache(maxsize=_IMAGES_KEPT)
 def _image(spec: DeviceSpec) -> MemoryFile:
     file = MemoryFile("prepared")
-    with Image.create(file, size_bytes=spec.sectors * SECTOR, cluster_bytes=spec.cluster_bytes) as image:
+    bits = 1 if spec.unshared else 16
+    with Image.create(
+        file, size_bytes=spec.sectors * SECTOR, cluster_bytes=spec.cluster_bytes, refcount_bits=bits
+    ) as image:
         for snapshot in spec.snapshots:
             _stamp(image, snapshot.sectors, snapshot.tag)
             _take(image, snapshot)
@@ -38,7 +43,22 @@ def _image(spec: DeviceSpec) -> MemoryFile:
             _pack(image, spec)
         else:
             _stamp(image, spec.sectors, spec.tag)
+    if spec.unfinished is not None:
+        _leave_unfinished(file, spec.unfinished)
     return file
+
+
+def _leave_unfinished(file: MemoryFile, what: Unfinished) -> None:
+    """Leave something to the next open: counts that miss what was allocated last, or an autoclear bit."""
+    header = Header.parse(file.pread(0, SECTOR))
+    if what is Unfinished.COUNTS:
+        block = int.from_bytes(file.pread(header.refcount_table_offset, 8), "big")
+        counted = file.size() // header.cluster_bytes // 2
+        file.pwrite(block + counted * 2, bytes(header.cluster_bytes - counted * 2))
+        header = header._replace(incompatible=header.incompatible | DIRTY, compatible=LAZY_REFCOUNTS)
+    else:
+        header = header._replace(autoclear=header.autoclear | _FOREIGN_EXTENSION)
+    file.pwrite(0, header.pack())
 
 
 def _stamp(image: Image, sectors: int, tag: int) -> None:

@@ -233,7 +233,7 @@ class Refcounts:
         above, below = np.frombuffer(high, dtype=dtype), np.frombuffer(low, dtype=dtype)
         slots = (above > below).nonzero()[0]
         # a torn write of a wide word may leave any number; what is not lowered is a leak
-        more = np.minimum(above[slots] - below[slots], _OWED_MAX).astype(np.int64)
+        more = np.minimum(above[slots] - below[slots], min(_OWED_MAX, self._max)).astype(np.int64)
         self.owe(np.repeat(slots + first, more))
 
     def _note_free(self, edit: _Edit) -> None:

@@ -9,47 +9,47 @@ What may be left is enumerated by fault_injection/crash, and what of it is allow
 disks are used further, repaired, and opened with a second cut.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from snapcheck.fault_injection.crash.cuts import Persistence
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import find_target
-from snapcheck.model.device import World
 from snapcheck.model.history import History
 from snapcheck.model.law_names import Law
-from snapcheck.model.operations import Operation
-from snapcheck.model.power_cut import Filling
+from snapcheck.model.operations import Operation, Write
+from snapcheck.model.power_cut import Cut, Filling
 from snapcheck.model.setup import Setup
-from snapcheck.model.step import start as first_state
 from snapcheck.stateful_tests.chooser import RandomChooser
-from snapcheck.stateful_tests.digest import digest_of
+from snapcheck.stateful_tests.digest import digest, digest_of
 from snapcheck.stateful_tests.draw_operations import draw_operation
 from snapcheck.stateful_tests.draw_setups import draw_setup
 from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, in_turn, witnesses_of
 from snapcheck.stateful_tests.power_cuts.recording import Recorded, Recording, record
-from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, STARTS, crash_operations, starts
+from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, PAIRED, STARTS, Workload, sequences, starts
 from snapcheck.stateful_tests.session import Session
-from snapcheck.stateful_tests.small_operations import expected
 from snapcheck.stateful_tests.units import SHARDS, Answer, Profile, Unit
 from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 from snapcheck.stateful_tests.work import Control
 
+T = TypeVar("T")
 NAME: Final = "crash"
 SAMPLED: Final = "workloads whose states were sampled"
 DISKS: Final = "sound disks left"
 GONE_ON_WITH: Final = "sound disks left, gone on with"
+NO_NEED: Final = "sound disks left, clean or gone on with before"
 LAWS: Final = (
-    Law.NO_CRASH, Law.OPENS, Law.NO_CORRUPTION, Law.DURABLE, Law.ATOMIC_OP, Law.GROUP_CUT, Law.SAFE_TO_USE,
-    Law.REPAIR_IS_SAFE,
+    Law.NO_CRASH, Law.NO_HANG, Law.OPENS, Law.NO_CORRUPTION, Law.DURABLE, Law.ATOMIC_OP, Law.GROUP_CUT,
+    Law.SAFE_TO_USE, Law.REPAIR_IS_SAFE,
 )  # fmt: skip
 _STEPS_MAX: Final = 12  # of a random history
 _LOOKED_AT: Final = 4  # disks that are made for one that is gone on with
+_REST: Final = (1 << 6, 1 << 20)  # with so many of those put off it is gone on in each round
 _BEYOND: Final = (Persistence.ONE_DROPPED, Persistence.ONE_KEPT, Persistence.TWO_DROPPED, Persistence.PREFIX)
 
 
@@ -61,12 +61,16 @@ class Reach:
     length   of the sequences
     plans    what is enumerated for each
     go_on    with how many of the disks that one sequence leaves it is gone on, under each plan
+    rest     with the others as well, once all sequences of that length were judged
+    pairs    some sequences of two operations are among those of one
     """
 
     points: int
     length: int
     plans: tuple[Plan, ...]
     go_on: int
+    rest: bool = True
+    pairs: bool = False
 
 
 _EPOCH: Final = Plan((Persistence.EPOCH, *_BEYOND), 1 << 10)
@@ -75,20 +79,21 @@ _LYING: Final = Plan((Persistence.NO_BARRIERS,), 1 << 7)  # nothing is promised 
 _GARBAGE: Final = Plan((Persistence.EPOCH,), 1 << 7, fill=Filling.GARBAGE)
 _ALL_OF: Final = frozenset({_EPOCH})  # plans that are to be exhaustive; of the others some states are enough
 REACHES: Final = {
-    Profile.QUICK: Reach(len(STARTS) - 2, 1, (_EPOCH,), 1),
+    Profile.QUICK: Reach(len(STARTS) - 2, 1, (_EPOCH,), 1, rest=False, pairs=True),
     Profile.DEFAULT: Reach(len(STARTS), 2, (_EPOCH, _TORN), 2),
-    Profile.DEEP: Reach(len(STARTS), 3, (_EPOCH, _TORN, _LYING, _GARBAGE), 1 << 16),
+    Profile.DEEP: Reach(len(STARTS), 3, (_EPOCH, _TORN, _LYING, _GARBAGE), 2),
 }  # fmt: skip
 
 
-def scope(profile: Profile, *, devices: int, length: int) -> str:
-    """Return what was done when every sequence of up to `length` operations was."""
+def scope(profile: Profile, *, devices: int, length: int, counts: Mapping[str, int]) -> str:
+    """Return what was done when every sequence of up to `length` operations was, and it came to `counts`."""
     reach = REACHES[profile]
     groups = "1 device" if devices == 1 else f"1 to {min(devices, 3)} devices"
     models = ", ".join(dict.fromkeys(_words(plan) for plan in reach.plans))
-    disks = "1 disk" if reach.go_on == 1 else f"{reach.go_on:,} disks"
-    cuts = f"a cut at every place of sequences of length {length} from {reach.points} images on {groups}, {models}"
-    return f"{cuts}, going on with up to {disks} each"
+    gone, needed = counts.get(GONE_ON_WITH, 0), counts.get(DISKS, 0) - counts.get(NO_NEED, 0)
+    lengths = f"{length} and some of 2" if reach.pairs else f"{length}"
+    cuts = f"a cut at every place of sequences of length {lengths} from {reach.points} images on {groups}, {models}"
+    return f"{cuts}, going on with {gone:,} of {needed:,} disks that differ in what is read"
 
 
 def _words(plan: Plan) -> str:
@@ -116,21 +121,26 @@ class _Stopped(Exception):  # noqa: N818  # no error
     """Time, or the number of histories that was asked for, has run out."""
 
 
-class _Workload(NamedTuple):
-    """A setup, what is done on it, and the state in front of what is tried next, as the model has it."""
+class _Went(NamedTuple):
+    """How going on with disks ended: how many were looked at, and whether something did not end."""
 
-    setup: Setup
-    operations: tuple[Operation, ...]
-    world: World
-
-    def then(self, operation: Operation) -> "_Workload":
-        """Return it with one operation more."""
-        return _Workload(self.setup, (*self.operations, operation), _after(self.world, operation))
+    looked_at: int
+    hung: bool = False
 
 
-def _after(world: World, operation: Operation) -> World:
-    changed = {name: states[0].state for name, states in expected(world, operation).devices.items()}
-    return World({**world.devices, **changed}, world.semantics)
+def _one_in_three(some: Iterator[T], every: Iterator[T]) -> Iterator[T]:
+    """Yield what both do: two of `every`, then one of `some`, and so on."""
+    for number in count():
+        try:
+            yield next(every if number % 3 < 2 else some)
+        except StopIteration:
+            break
+    yield from every
+    yield from some
+
+
+def _disks_of(left: Sequence[Left]) -> int:
+    return sum(len(each.judged.witnesses) for each in left)
 
 
 class _Crash:
@@ -142,6 +152,7 @@ class _Crash:
         self._able = self._target.abilities
         self._reach = REACHES[unit.profile]
         self._going_on = GoingOn(dog)
+        self._rest: dict[str, tuple[str, ...]] = {}  # by case: under each plan the first disk that is not gone on with
 
     def run(self) -> None:
         """Run all workloads of this shard, then random histories, until `_Stopped` is raised."""
@@ -152,38 +163,39 @@ class _Crash:
             for workload in self._workloads(length):
                 self._try(workload.setup, workload.operations)
             self._gatherer.answer.length = length
+            for most in _REST if self._reach.rest else ():
+                for workload in self._workloads(length):
+                    self._go_on_with_rest(workload, most)
         for number in count():
             self._random(number)
 
     # --- exhaustive -------------------------------------------------------------------------------
-    def _workloads(self, length: int) -> Iterator[_Workload]:
+    def _workloads(self, length: int) -> Iterator[Workload]:
         """Yield this shard's sequences of `length` operations; of longer ones those with one parent together.
 
         Of length 1 each image has its first operation before any has its second: a short run sees them all.
         """
-        parents = self._parents(length - 1)
+        points = starts(
+            devices_max=self._unit.devices, semantics=self._unit.semantics, kinds=self._able.operations,
+            prepared=self._able.prepared_images,
+        )  # fmt: skip
+        parents = sequences(points[: self._reach.points], length - 1, kinds=self._able.operations)
         if length == 1:
-            every = in_turn([[*self._children(parent)] for parent in parents])
+            every = in_turn([[*parent.children(kinds=self._able.operations)] for parent in parents])
+            if self._reach.pairs:
+                every = _one_in_three(self._pairs(), every)
             yield from islice(every, self._unit.shard, None, SHARDS)
         else:
             for parent in islice(parents, self._unit.shard, None, SHARDS):
-                yield from self._children(parent)
+                yield from parent.children(kinds=self._able.operations)
 
-    def _children(self, parent: _Workload) -> Iterator[_Workload]:
-        for operation in crash_operations(parent.world, kinds=self._able.operations):
-            yield parent.then(operation)
-
-    def _parents(self, operations: int) -> Iterator[_Workload]:
-        if operations:
-            for parent in self._parents(operations - 1):
-                yield from self._children(parent)
-            return
-        points = starts(devices_max=self._unit.devices, semantics=self._unit.semantics, kinds=self._able.operations)
-        for point in points[: self._reach.points]:
-            workload = _Workload(point.setup, (), first_state(point.setup))
-            for operation in point.before:
-                workload = workload.then(operation)
-            yield workload
+    def _pairs(self) -> Iterator[Workload]:
+        """Yield a write, unflushed, and whatever may follow it, over clusters that snapshots share."""
+        semantics, kinds = self._unit.semantics, self._able.operations
+        points = starts(devices_max=1, semantics=semantics, kinds=kinds, called=PAIRED)
+        for parent in sequences(points, 1, kinds=kinds):
+            if isinstance(parent.operations[-1], Write):
+                yield from parent.children(kinds=self._able.operations)
 
     # --- random -----------------------------------------------------------------------------------
     def _random(self, number: int) -> None:
@@ -194,8 +206,10 @@ class _Crash:
             chooser, semantics=self._unit.semantics, devices_max=self._unit.devices,
             qcow2_prepared=self._target.format == "qcow2",
         )  # fmt: skip
+        # Whether a create succeeds where nothing can be shared is not always known before it is made.
+        setup = replace(setup, devices=tuple(replace(spec, unshared=False) for spec in setup.devices))
         kinds = tuple(kind for kind in CHANGING_KINDS if self._able.operations is None or kind in self._able.operations)
-        workload = _Workload(setup, (), first_state(setup))
+        workload = Workload(setup)
         for _ in range(rng.randint(1, _STEPS_MAX)):
             workload = workload.then(draw_operation(chooser, workload.world, kinds=kinds))
         self._gatherer.answer.counts["random histories"] += 1
@@ -206,9 +220,11 @@ class _Crash:
         """Record one workload and judge every cut during its last operation, unless an earlier run has done so."""
         case = digest_of(repr((setup, operations)))
         if case in self._gatherer.before:
+            self._rest[case] = self._gatherer.before[case].note
             return
         if self._gatherer.must_stop():
             raise _Stopped
+        rest: tuple[str, ...] = ()
         try:
             recorded = record(self._target, setup, operations, dog=self._dog)
         except UnsupportedSetupError:
@@ -218,49 +234,105 @@ class _Crash:
         self._gatherer.answer.counts["workloads"] += 1
         if recorded.recording is not None:
             try:
-                self._cut(recorded.recording, recorded)
+                rest = self._rest[case] = self._cut(recorded.recording, recorded)
             except KeyboardInterrupt:  # what was found so far stays, and is counted
                 self._gatherer.answer.add_laws(recorded.session.judge.counts)
                 raise
-        self._gatherer.ended(recorded.session, case=case)
+        self._gatherer.ended(recorded.session, case=case, note=rest)
 
-    def _cut(self, recording: Recording, recorded: Recorded) -> None:
-        """Judge what a cut may leave under each plan of the profile, and go on with some of it."""
+    def _cut(self, recording: Recording, recorded: Recorded) -> tuple[str, ...]:
+        """Judge what a cut may leave under each plan of the profile, and go on with some of it.
+
+        Return where to go on later, for each plan, nothing when it was gone on with all. Once something does not end,
+        that is enough of this workload: the next thing may not end either.
+        """
+        rest: list[str] = []
+        more, most = False, self._reach.go_on
         for plan in self._reach.plans:
-            judge = CutJudge(recording, seed=self._unit.seed)
+            judge = CutJudge(recording, seed=self._unit.seed, dog=self._dog)
             try:
                 left = self._sound(judge, plan)
             finally:
                 self._count(recorded.session, judge)
             self._gatherer.answer.counts[SAMPLED] += plan in _ALL_OF and not judge.funnel.exhaustive
             try:
-                self._go_on(judge, left)
+                went = self._go_on(judge, islice(witnesses_of(left), _LOOKED_AT * most), most=most)
             finally:
                 self._add_laws(recorded.session, self._going_on.take_laws())
+            if judge.hung or went.hung:
+                return ()
+            rest.append(str(went.looked_at))
+            more = more or went.looked_at < _disks_of(left)
+        return tuple(rest) if more else ()
 
     def _sound(self, judge: CutJudge, plan: Plan) -> list[Left]:
-        """Keep what speaks against the driver, and return what is left that may be gone on with."""
+        """Keep what speaks against the driver, count and return what is left that may be gone on with."""
         left: list[Left] = []
         for found in judge.judge(plan):
             if isinstance(found, Found):
                 self._keep(judge.recording, found)
-            elif found.bound and found.fitting and not found.broken:
+            elif found.sound:
                 left.append(found)
-        return left
+        self._gatherer.answer.counts[DISKS] += _disks_of(left)
+        return [] if judge.hung else left
 
-    def _go_on(self, judge: CutJudge, left: list[Left]) -> None:
-        """Go on with disks that were left, one of each kind before a second one of any, those new to this shard."""
-        going_on, most = self._going_on, self._reach.go_on
-        counts = self._gatherer.answer.counts
-        counts[DISKS] += sum(len(each.judged.witnesses) for each in left)
-        tried_before = len(going_on.tried)
-        for each, witness in islice(witnesses_of(left), _LOOKED_AT * most):
-            if len(going_on.tried) - tried_before >= most:
-                return
+    def _go_on(self, judge: CutJudge, ways: Iterable[tuple[Left, Cut]], *, most: int, in_time: bool = False) -> _Went:
+        """Go on with `most` of the disks that were left, those new to this shard; `in_time`: while there is time."""
+        going_on, counts = self._going_on, self._gatherer.answer.counts
+        looked_at = gone_on_with = 0
+        for each, witness in ways:
+            if gone_on_with == most:
+                break
+            if in_time and self._gatherer.must_stop():
+                raise _Stopped
             before = len(going_on.tried)
+            hung = False
             for found in going_on.go_on(remnant(judge, each, witness)):
                 self._keep(judge.recording, found)
-            counts[GONE_ON_WITH] += len(going_on.tried) - before
+                hung = hung or found.evidence.law is Law.NO_HANG
+            new = len(going_on.tried) > before
+            counts[GONE_ON_WITH if new else NO_NEED] += 1
+            looked_at, gone_on_with = looked_at + 1, gone_on_with + new
+            if hung:
+                return _Went(looked_at, hung=True)
+        return _Went(looked_at)
+
+    def _go_on_with_rest(self, workload: Workload, most: int) -> None:
+        """Go on with up to `most` disks under each plan that a workload left and that were put off, if any were.
+
+        An earlier run may have done so.
+        """
+        case = digest_of(repr((workload.setup, workload.operations)))
+        rest, rest_case = self._rest.get(case, ()), f"{case} {most}"
+        if rest_case in self._gatherer.before:
+            self._rest[case] = self._gatherer.before[rest_case].note
+        elif rest:
+            recorded = record(self._target, workload.setup, workload.operations, dog=self._dog)
+            if recorded.recording is None:  # it went another way this time
+                return
+            try:
+                self._rest[case] = self._rest_of(recorded.recording, rest, most)
+            except (KeyboardInterrupt, _Stopped):
+                self._gatherer.answer.add_laws(self._going_on.take_laws())
+                raise
+            history, laws = recorded.session.history, self._going_on.take_laws()
+            self._gatherer.add(
+                digest(history), steps=len(history.steps), laws=laws, case=rest_case, note=self._rest[case]
+            )
+
+    def _rest_of(self, recording: Recording, rest: tuple[str, ...], most: int) -> tuple[str, ...]:
+        """Go on with more disks, and return where to go on after that; nothing when all were gone on with."""
+        after: list[str] = []
+        more = False
+        for plan, start in zip(self._reach.plans, map(int, rest), strict=True):
+            judge = CutJudge(recording, seed=self._unit.seed, dog=self._dog)
+            left = [each for each in judge.judge(plan) if isinstance(each, Left) and each.sound]
+            went = self._go_on(judge, islice(witnesses_of(left), start, None), most=most, in_time=True)
+            if judge.hung or went.hung:
+                return ()
+            after.append(str(start + went.looked_at))
+            more = more or start + went.looked_at < _disks_of(left)
+        return tuple(after) if more else ()
 
     def _keep(self, recording: Recording, found: Found) -> None:
         whole = recording.history

@@ -56,8 +56,8 @@ class Reach:
 
 REACHES: Final = {
     Profile.QUICK: Reach(3, 3, 1, (Blow(),)),
-    Profile.DEFAULT: Reach(11, 8, 2, (Blow(), Blow(0, Errno.ENOSPC), Blow(lands=True))),
-    Profile.DEEP: Reach(11, 11, 3, tuple(
+    Profile.DEFAULT: Reach(12, 8, 2, (Blow(), Blow(0, Errno.ENOSPC), Blow(lands=True))),
+    Profile.DEEP: Reach(12, 12, 3, tuple(
         Blow(times, errno, lands) for times in (1, 0) for errno in (Errno.EIO, Errno.ENOSPC) for lands in (False, True)
     )),
 }  # fmt: skip

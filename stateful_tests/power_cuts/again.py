@@ -76,13 +76,13 @@ def _simplest_first(cut: PowerCut) -> tuple[Persistence, ...]:
 
 def _found(recording: Recording, cut: PowerCut, persistence: Persistence, dog: Watchdog | None) -> Iterator[Found]:
     """Yield what speaks against the driver under a model of the medium."""
-    judge = CutJudge(recording, told_max=_STATES_MAX)
+    judge = CutJudge(recording, told_max=_STATES_MAX, dog=dog)
     fill = cut.devices[0].fill if cut.devices else Filling.OLD
     left: list[Left] = []
     for each in judge.judge(Plan((persistence,), _STATES_MAX, fill)):
         if isinstance(each, Found):
             yield each
-        elif each.bound and each.fitting and not each.broken:
+        elif each.sound:
             left.append(each)
     if cut.after is not After.LOOK:
         yield from _found_by_going_on(judge, left, cut, GoingOn(dog))

@@ -22,7 +22,7 @@ from snapcheck.model.crash import Course, as_seen, exactly, stages_that_fit
 from snapcheck.model.crash_laws import CutFacts, going_on
 from snapcheck.model.device import Device, World
 from snapcheck.model.facts import HELD, Evidence, error
-from snapcheck.model.history import After, EventList, History, Observation, PowerCut, Purpose
+from snapcheck.model.history import HANG, After, EventList, History, Observation, PowerCut, Purpose
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import Create, Delete, Goto, Operation, Write, kind_of
 from snapcheck.model.power_cut import Cut
@@ -32,7 +32,7 @@ from snapcheck.stateful_tests.compare import Judge
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left
 from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
 from snapcheck.stateful_tests.session import Checkpoint, Session
-from snapcheck.stateful_tests.watchdog import HangError, Watchdog
+from snapcheck.stateful_tests.watchdog import HangError, Watchdog, watching
 
 _PROBE: Final = "probe"
 _TAGS: Final = (97, 98, 99)
@@ -61,6 +61,8 @@ class Remnant:
     def is_clean(self) -> bool:
         """Whether it is as a user finds it without any cut: nothing is lost and nothing to be put right."""
         check = self.observed.check
+        if self.device.spec.unfinished:
+            return False
         lost = any(each.dropped or each.torn for each in self.cut.devices)
         return not lost and check is not None and not (check.leaks or check.copied_missing)
 
@@ -102,7 +104,7 @@ class GoingOn:
                 return
         for after in (After.OPEN, After.REPAIR):
             if after is After.OPEN or left.target.format == "qcow2":
-                yield from self._counted(Law.REPAIR_IS_SAFE, done_and_cut(left, after))
+                yield from self._counted(Law.REPAIR_IS_SAFE, done_and_cut(left, after, dog=self.dog))
 
     def take_laws(self) -> dict[Law, list[int]]:
         """Return what was counted since the last call."""
@@ -189,14 +191,21 @@ def _can(target: Target, operation: Operation) -> bool:
 
 
 # --- repairing and opening it ---------------------------------------------------------------------
-def done_and_cut(left: Remnant, after: After) -> Iterator[Found | None]:
+def done_and_cut(left: Remnant, after: After, *, dog: Watchdog | None = None) -> Iterator[Found | None]:
     """Repair or open the disk, listening, and yield what that shows, or HELD: when it ends, and when it is cut itself.
 
     Yields nothing for an open that writes nothing: there is nothing to judge.
     """
     log, disk = WriteLog(), left.disk.clone()
     logged = LoggedFile(log, disk, left.name)
-    failure = _DOING[after](left, logged)
+    try:
+        with watching(dog, after.value):
+            failure = _DOING[after](left, logged)
+    except HangError:
+        summary = f"{left.what}, then {after.value}: it did not end"
+        evidence = error(Law.NO_HANG, left.name, summary, "an answer in time", f"{HANG} it did not end")
+        yield Found(evidence, replace(left.cut, after=after))
+        return
     if failure:
         evidence = error(
             Law.REPAIR_IS_SAFE, left.name, f"{left.what}, then {after.value}: it fails", "success", failure
@@ -205,7 +214,10 @@ def done_and_cut(left: Remnant, after: After) -> Iterator[Found | None]:
         return
     if after is After.OPEN and not log.entries:
         return
-    judge = new_judge(left.target)
+    if not log.entries:  # so that it looks as it did
+        yield _whole(left, after, left.observed)
+        return
+    judge = new_judge(left.target, dog)
     for judged in judge.judge(log, left.disk, device=left.name, persistence=_SECOND, bound=_CUT_AGAIN_MAX):
         found = _lost(left, after, observation(left.name, judged.seen, left.target))
         if found is not None:

@@ -15,13 +15,15 @@ from snapcheck.model.crash import Course, begin, course, stages_that_fit
 from snapcheck.model.crash_laws import CutFacts
 from snapcheck.model.device import Device
 from snapcheck.model.facts import Evidence
-from snapcheck.model.history import Abilities, History, Observation, PowerCut
+from snapcheck.model.history import HANG, Abilities, History, Observation, PowerCut
 from snapcheck.model.law_names import Law
+from snapcheck.model.match import died_of
 from snapcheck.model.operations import kind_of
 from snapcheck.model.power_cut import Cut, Filling, Sent
 from snapcheck.stateful_tests.compare import Judge as StepJudge
 from snapcheck.stateful_tests.power_cuts.recording import Recording
 from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
+from snapcheck.stateful_tests.watchdog import Watchdog
 
 _TOLD_MAX: Final = 3
 T = TypeVar("T")
@@ -56,6 +58,11 @@ class Left:
     def device(self) -> str:
         return self.before.spec.name
 
+    @property
+    def sound(self) -> bool:
+        """Whether it may be gone on with: it breaks nothing, and something is promised of it."""
+        return self.bound and bool(self.fitting) and not self.broken
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -71,6 +78,8 @@ class CutJudge:
     """Judges the cuts at the end of a recording.
 
     told_max  so much evidence is given of the same law on the same device; the rest is counted
+    dog       ends a look that does not end
+    hung      one had to be ended: no more disks are looked at
     laws      by law: how often it was checked, and how often it was broken
     funnel    how many states there were at each stage
     """
@@ -78,6 +87,8 @@ class CutJudge:
     recording: Recording
     seed: int = 0
     told_max: int = _TOLD_MAX
+    dog: Watchdog | None = None
+    hung: bool = False
     laws: dict[Law, list[int]] = field(default_factory=lambda: {law: [0, 0] for law in Law})
     funnel: Funnel = field(default_factory=Funnel)
     _fitting: dict[tuple[str, Seen], frozenset[int]] = field(default_factory=dict[tuple[str, Seen], frozenset[int]])
@@ -87,18 +98,19 @@ class CutJudge:
         """Yield what is left of each device, and what speaks against the driver, as it is found.
 
         A model of the medium that comes later in the plan is looked at only if those before it were not exhaustive.
+        After a look that did not end nothing more is yielded.
         """
         for persistence in plan.persistence:
             before = Funnel()
             before.add(self.funnel)
             yield from self._judge(persistence, plan)
-            if self.funnel.possible - before.possible == self.funnel.enumerated - before.enumerated:
+            if self.hung or self.funnel.possible - before.possible == self.funnel.enumerated - before.enumerated:
                 return
 
     def _judge(self, persistence: Persistence, plan: Plan) -> Iterator[Found | Left]:
         left: dict[str, list[Left]] = {}
         for device in self.recording.devices:
-            judge = new_judge(self.recording.target)
+            judge = new_judge(self.recording.target, self.dog)
             for judged in judge.judge(
                 self.recording.log, self.recording.bases[device], device=device, persistence=persistence,
                 fill=plan.fill, since=self.recording.since, bound=plan.bound, seed=self.seed,
@@ -109,6 +121,8 @@ class CutJudge:
                     yield from self._against(judge, each)
                 yield each
             self.funnel.add(judge.funnel)
+            if self.hung:
+                return
         if len(self.recording.course.changing) > 1:
             yield from self._groups(left)
 
@@ -123,6 +137,7 @@ class CutJudge:
         returned, bound = judged.until >= recording.returned, crash_laws.binds(persistence.value, judged.cut)
         left = Left(before, judged, persistence, observed, fitting, returned, bound)
         broken = False
+        self.hung = self.hung or HANG in died_of(observed)
         for law, evidence in crash_laws.judge(self._facts(left)):
             self.laws[law][0] += 1
             self.laws[law][1] += evidence is not None

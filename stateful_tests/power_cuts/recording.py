@@ -14,6 +14,7 @@ from snapcheck.model.history import History
 from snapcheck.model.operations import Operation
 from snapcheck.model.setup import Setup
 from snapcheck.stateful_tests.session import Care, Session
+from snapcheck.stateful_tests.suit import suited_operation
 from snapcheck.stateful_tests.watchdog import Watchdog
 
 
@@ -53,25 +54,29 @@ class Recorded(NamedTuple):
 def record(target: Target, setup: Setup, operations: Sequence[Operation], *, dog: Watchdog | None = None) -> Recorded:
     """Perform `operations`, at least one, on disks that are listened to. The last one is that at work during the cut.
 
+    Where an image is left unfinished to the first who opens it, to open it is a part of the first operation.
     Raises `UnsupportedSetupError` when the system can not build the devices.
     """
     log = WriteLog()
     disks: dict[str, MemoryFile] = {}
+    bases: dict[str, MemoryFile] = {}
 
     def below(name: str, disk: BlockFile) -> BlockFile:
         assert isinstance(disk, MemoryFile), "a session keeps its disks in memory"
-        disks[name] = disk
+        disks[name], bases[name] = disk, disk.clone()
         return LoggedFile(log, disk, name)
 
     with Session(target, setup, care=Care.LIGHT, dog=dog, below=below) as session:
-        session.flush_all()
-        log.entries.clear()
-        bases = {name: disk.clone() for name, disk in disks.items()}
+        if not any(spec.unfinished for spec in setup.devices):
+            session.flush_all()
+            log.entries.clear()
+            bases = {name: disk.clone() for name, disk in disks.items()}
         world, since = session.world, 0
         remains = begin(world)
         stages = Course((remains,), frozenset())
-        for number, operation in enumerate(operations):
-            world, since, log.step = session.world, log.position, number
+        for number, drawn in enumerate(operations):
+            operation = suited_operation(drawn, session.abilities)
+            world, since, log.step = session.world, log.position if number else 0, number
             stages = course(stages.stages[-1], world, operation)
             found = session.step(operation)
             if found or session.over:

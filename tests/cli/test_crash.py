@@ -63,6 +63,27 @@ def test_where_no_law_binds_the_verdict_is_unknown(
     assert "note   no law was checked" in done.stdout
 
 
+@pytest.mark.parametrize("lost", ["zero", "garbage"])
+def test_what_is_lost_may_hold_what_it_never_held_and_how_many_disks_that_wrecks_is_told(
+    snapcheck: Snapcheck, files: tuple[Path, Path], tmp_path: Path, lost: str
+) -> None:
+    log, base = files
+    report = tmp_path / "report"
+    done = snapcheck("crash", "--log", log, "--base", base, "--out", report, "--persistence", "epoch", "--lost", lost)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "do not open or are corrupt" in done.stdout
+    assert f"UNKNOWN  1 write log, epoch, lost sectors with {lost}" in done.stdout
+
+
+def test_lost_sectors_that_hold_something_unheard_of_are_refused_in_a_line(
+    snapcheck: Snapcheck, files: tuple[Path, Path]
+) -> None:
+    log, base = files
+    done = snapcheck("crash", "--log", log, "--base", base, "--lost", "water")
+    assert done.returncode == 2
+    assert "--lost water: there is no such thing; lost sectors hold old, zero, garbage" in done.stderr
+
+
 def test_a_violation_leaves_the_image_that_shows_it(snapcheck: Snapcheck, tmp_path: Path) -> None:
     log, base = write_files(tmp_path, flushes=False)
     done = snapcheck("crash", "--log", log, "--base", base, "--out", tmp_path / "report", "--persistence", "epoch")

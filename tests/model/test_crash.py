@@ -27,6 +27,7 @@ from snapcheck.model.operations import (
     Resize,
     SaveVm,
     SnapshotAction,
+    SubmitWrite,
     Transaction,
     Write,
 )
@@ -196,6 +197,20 @@ def test_devices_that_keep_no_image_of_the_driver_are_not_judged() -> None:
     assert set(begin(start(setup))) == {"d0", "d3"}
 
 
+def test_a_request_in_flight_lands_before_or_after_what_an_operation_does_and_is_durable_by_nothing() -> None:
+    world, request = small(), SubmitWrite("d0", 0, 2, 7)
+    left = left_by(world, request, Write("d0", 1, 1, 8))
+    assert [set(sector) for sector in left.content] == [{9, 7}, {9, 7, 8}, {9}, {9}]
+    assert [set(sector) for sector in left_by(world, request, Flush("d0")).content] == [{9, 7}, {9, 7}, {9}, {9}]
+    assert left_by(world, request, Flush("d0"), Flush("d0")).content == (b"\7", b"\7", b"\x09", b"\x09")
+    before, stages = cut_during(world, request, Create("d0", "a"))
+    landed, third = b"\7\7\x09\x09", b"\7\6\x09\x09"
+    assert 0 in stages_that_fit(stages, before.devices["d0"], seen(landed))
+    assert stages_that_fit(stages, before.devices["d0"], seen(landed, ("a", landed))) == set()
+    assert stages_that_fit(stages, before.devices["d0"], seen(landed, ("a", OLD))) == {stages.last}
+    assert stages_that_fit(stages, before.devices["d0"], seen(third)) == set()
+
+
 OLD, NEW = b"\x09" * 4, b"\1" * 4
 HELD = None
 
@@ -245,6 +260,13 @@ def test_no_crash_tells_a_driver_that_died_from_one_that_refused() -> None:
     given = facts(small(), Create("d0", "a"), unreadable("died: KeyError"))
     assert the_evidence(Law.NO_CRASH, given).actual == "open: died: KeyError"
     assert answers(Law.OPENS, given) == []
+
+
+def test_no_hang_tells_a_driver_that_did_not_answer_from_one_that_died() -> None:
+    given = facts(small(), Create("d0", "a"), unreadable("hang: it did not end"))
+    assert the_evidence(Law.NO_HANG, given).actual == "open: hang: it did not end"
+    assert answers(Law.NO_CRASH, given) == answers(Law.OPENS, given) == []
+    assert answers(Law.NO_HANG, facts(small(), Create("d0", "a"), unreadable("died: KeyError"))) == [HELD]
 
 
 def test_durable_holds_when_what_has_returned_is_there() -> None:
@@ -320,14 +342,14 @@ def test_the_laws_bind_under_every_medium_that_keeps_what_was_flushed(persistenc
     assert crash_laws.binds(persistence, Cut("d0", 3, (1,)))
 
 
-def test_under_lying_flushes_and_garbage_only_dying_is_a_violation() -> None:
+def test_under_lying_flushes_and_garbage_only_dying_and_hanging_is_a_violation() -> None:
     assert not crash_laws.binds("no-barriers", Cut("d0", 3))
     assert not crash_laws.binds("epoch", Cut("d0", 3, (1,), fill=Filling.GARBAGE))
     given = facts(small(), Create("d0", "a"), unreadable("EINVAL"))
     free = CutFacts(
         given.what, given.device, given.course, returned=False, seen=given.seen, fitting=given.fitting, bound=False
     )
-    assert list(crash_laws.judge(free)) == [(Law.NO_CRASH, HELD)]
+    assert list(crash_laws.judge(free)) == [(Law.NO_CRASH, HELD), (Law.NO_HANG, HELD)]
 
 
 @pytest.mark.parametrize("law", list(crash_laws.CRASH_RULES))

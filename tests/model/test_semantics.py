@@ -10,6 +10,7 @@ from snapcheck.model.faults import BitFlip, CallFault, Delay, Fails, Fault, IoFa
 from snapcheck.model.history import UNWRITTEN_INFO
 from snapcheck.model.operations import (
     AddBitmap,
+    AllCreate,
     CanSnapshot,
     Create,
     Delete,
@@ -247,6 +248,18 @@ def test_a_full_table_refuses_another_snapshot_before_an_id_is_chosen() -> None:
     full = replace(image(world), snapshots=image(world).snapshots * 65536)
     expected = answer(World({"d0": replace(device, image=full)}), Create("d0", "x"))
     assert (expected.errnos, expected.sn) == (frozenset({Errno.EFBIG}), (SnapshotInfo("", "x"),))
+
+
+def test_where_nothing_can_be_shared_a_snapshot_of_what_takes_room_is_refused() -> None:
+    full = start(Setup((DeviceSpec("d0", sectors=8, tag=9, unshared=True),)))
+    empty = start(Setup((DeviceSpec("d0", sectors=8, unshared=True),)))
+    assert errno(full, Create("d0", "a")) is EINVAL
+    assert answer(full, Create("d0", "a")).sn == (SnapshotInfo("1", "a"),)
+    assert {outcome.expected.errnos for outcome in step(empty, Create("d0", "a"), ())} == {
+        frozenset({OK}), frozenset({EINVAL}),
+    }  # fmt: skip
+    (outcome,) = step(after(empty, Write("d0", 0, 1, 5)), AllCreate("a"), ())
+    assert (outcome.expected.first_bad, outcome.devices) == ("d0", {})
 
 
 def test_create_without_a_driver_leaves_the_id_in_sn_alone() -> None:

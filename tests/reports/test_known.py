@@ -22,11 +22,18 @@ def test_a_file_of_accepted_divergences_is_read(tmp_path: Path) -> None:
         (Accepted(Law.RIGHT_CULPRIT, "why", "all-goto"), False),
         (Accepted(Law.RIGHT_CULPRIT, "why", device="d0"), False),
         (Accepted(Law.NO_LEAK, "why"), False),
+        (Accepted(Law.RIGHT_CULPRIT, "why", outcome="error"), True),
+        (Accepted(Law.RIGHT_CULPRIT, "why", outcome="ENOSPC"), True),
+        (Accepted(Law.RIGHT_CULPRIT, "why", outcome="ENOENT"), False),
+        (Accepted(Law.RIGHT_CULPRIT, "why", outcome="OK"), False),
+        (Accepted(Law.RIGHT_CULPRIT, "why", outcome="crash"), False),
+        (Accepted(Law.RIGHT_CULPRIT, "why", faults="some"), True),
+        (Accepted(Law.RIGHT_CULPRIT, "why", faults="none"), False),
+        (Accepted(Law.RIGHT_CULPRIT, "why", matches="first_bad.* d[0-9]"), True),
+        (Accepted(Law.RIGHT_CULPRIT, "why", matches="somebody else"), False),
     ],
 )
-def test_what_is_accepted_matches_law_operation_and_device(
-    failed: RunResult, entry: Accepted, *, covered: bool
-) -> None:
+def test_what_is_accepted_matches_all_that_the_entry_says(failed: RunResult, entry: Accepted, *, covered: bool) -> None:
     result = known.apply(replace(failed, notes=()), [entry])
     assert result.violations[0].known is covered
     assert result.verdict is (Verdict.PASSED if covered else Verdict.FAILED)
@@ -60,7 +67,13 @@ def test_accepting_never_turns_a_run_that_could_not_tell_into_a_pass(failed: Run
         ('[[accept]]\nlaw = 7\nreason = "x"', "law must be text"),
         ('[[accept]]\nlaw = "gravity"\nreason = "x"', "unknown law 'gravity'; there are result,"),
         ('[[accept]]\nlaw = "no-leak"\noperation = "mount"\nreason = "x"', "unknown operation 'mount'"),
-        ('[[accept]]\nlaw = "no-leak"\nwhy = "x"', "unknown key 'why'; there are law, operation, device, reason"),
+        ('[[accept]]\nlaw = "no-leak"\nwhy = "x"', "unknown key 'why'; there are law, operation, device, outcome,"),
+        ('[[accept]]\nlaw = "no-leak"\noutcome = "bad"\nreason = "x"', "unknown outcome 'bad'; there are error, crash"),
+        (
+            '[[accept]]\nlaw = "no-leak"\nfaults = "1"\nreason = "x"',
+            "unknown word for faults: '1'; there are some, none",
+        ),
+        ('[[accept]]\nlaw = "no-leak"\nmatches = "["\nreason = "x"', "matches '[' is no regular expression"),
     ],
 )
 def test_a_bad_file_gives_one_clear_line(text: str, complaint: str, tmp_path: Path) -> None:

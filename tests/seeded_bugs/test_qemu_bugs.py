@@ -1,14 +1,18 @@
 """Each lie about a real QEMU breaks its law in a history that the honest one passes."""
 
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 from snapcheck.impl.targets import find_target
 from snapcheck.model.facts import Evidence
-from snapcheck.model.law_names import Law
+from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import DelVm, LoadVm, Operation, Resize, SaveVm, SnapshotAction, Transaction, Write
 from snapcheck.model.setup import DeviceSpec, Kind, Semantics, Setup
+from snapcheck.reports import known
+from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
 from snapcheck.stateful_tests.session import Session
+from snapcheck.stateful_tests.units import Profile
 
 pytestmark = pytest.mark.usefixtures("running_qemu")
 HERE = "snapcheck.stateful_tests.seeded_bugs.qemu"
@@ -56,3 +60,25 @@ def test_a_lie_breaks_its_law(lie: str, law: Law) -> None:
 def test_a_lie_about_a_refusal_breaks_its_law(lie: str, law: Law) -> None:
     assert honest(REFUSED, Kind.PLAIN) == []
     assert law in {each.law for each in found(f"{HERE}:{lie}", REFUSED, Kind.PLAIN)}
+
+
+# --- as a user finds them: by a run, beside what is known of an honest QEMU -------------------------
+def news(driver: str) -> set[Law]:
+    accepted = known.read(Path(__file__).parents[2] / "examples" / "known" / "qemu-7.2.toml")
+    options = RunOptions(
+        phases=("sweep",), profile=Profile.QUICK, histories=24, semantics=Semantics.MODERN, known=accepted,
+        shrink_seconds=0.0,
+    )  # fmt: skip
+    violations = run_driver(find_target(driver), options, Silent()).result.violations
+    return {each.law for each in violations if each.severity is Severity.ERROR and not each.known}
+
+
+def test_a_short_run_has_no_news_of_an_honest_qemu() -> None:
+    assert news("qemu") == set()
+
+
+@pytest.mark.parametrize(
+    ("lie", "law"), [("LoadsNothing", Law.NOBODY_SKIPPED), ("ShowsVmStateTwice", Law.VMSTATE_ON_ONE)]
+)
+def test_a_short_run_finds_a_lie(lie: str, law: Law) -> None:
+    assert law in news(f"{HERE}:{lie}")

@@ -1,6 +1,6 @@
 """Phase crash: every seeded bug of power cuts is found, shrunk and replayed, and the engine has none of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,23 +15,36 @@ from snapcheck.impl.perform import Parts
 from snapcheck.impl.qcow2 import Image, inspect, repair
 from snapcheck.impl.qcow2.driver import Qcow2Driver
 from snapcheck.impl.qcow2.driver import open_driver as open_qcow2
-from snapcheck.impl.qcow2.layout import OFFSET_MASK
+from snapcheck.impl.qcow2.layout import DIRTY, OFFSET_MASK
+from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.impl.targets import Target, find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.history import After
 from snapcheck.model.law_names import Law
 from snapcheck.model.match import died_of
-from snapcheck.model.operations import AllCreate, AllGoto, Create, Delete, Goto, Operation, Reopen, Write, kind_of
-from snapcheck.model.setup import DeviceSpec, Semantics, Setup
+from snapcheck.model.operations import (
+    AllCreate,
+    AllGoto,
+    Create,
+    Delete,
+    Flush,
+    Goto,
+    Operation,
+    Reopen,
+    Write,
+    kind_of,
+)
+from snapcheck.model.setup import DeviceSpec, Semantics, Setup, Unfinished
 from snapcheck.model.step import start as first_state
 from snapcheck.reports import reproducer
 from snapcheck.reports.verdict import Verdict
 from snapcheck.reports.words import cut_words
 from snapcheck.stateful_tests.gather import Gatherer
 from snapcheck.stateful_tests.phases import crash
+from snapcheck.stateful_tests.power_cuts.again import cut_again
 from snapcheck.stateful_tests.power_cuts.going_on import GoingOn, remnant
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan, judge_recorded
-from snapcheck.stateful_tests.power_cuts.recording import Recording, record
+from snapcheck.stateful_tests.power_cuts.recording import Recorded, Recording, record
 from snapcheck.stateful_tests.power_cuts.seeing import eyes_of, observation
 from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, STARTS, crash_operations, starts
 from snapcheck.stateful_tests.replay import ReplayState, replay, write_disks
@@ -40,7 +53,7 @@ from snapcheck.stateful_tests.seeded_bugs import POWER_CUTS, SeededBug
 from snapcheck.stateful_tests.seeded_bugs.planting import Insider
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
 from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
-from snapcheck.stateful_tests.watchdog import watchdog
+from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 from snapcheck.stateful_tests.work import Control
 
 ENGINE = find_target("qcow2")
@@ -89,6 +102,19 @@ def test_a_seeded_bug_is_found_and_shrunk(bug: SeededBug) -> None:
     assert len(shrunk.history.steps) <= OPERATIONS_MAX
     assert shrunk.history.cut is not None
     assert sum(len(each.dropped) for each in shrunk.history.cut.devices) <= LOST_MAX
+
+
+def test_a_quick_run_soon_tries_what_follows_a_write_over_shared_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: set[tuple[str, ...]] = set()
+
+    def noted(target: Target, setup: Setup, operations: Sequence[Operation], *, dog: Watchdog) -> Recorded:
+        tried.add(tuple(kind_of(each) for each in operations[-2:]))
+        return record(target, setup, operations, dog=dog)
+
+    monkeypatch.setattr(crash, "record", noted)
+    for shard in range(SHARDS):
+        answer_to(shard=shard)
+    assert {("write", then) for then in ("flush", "create", "goto", "delete")} <= tried
 
 
 def test_the_five_bugs_of_the_list_are_there() -> None:
@@ -153,8 +179,28 @@ def test_the_engine_passes_with_every_law_of_power_cuts_checked() -> None:
     assert {"enumerated", "distinct", "judged", "workloads"} <= phase.counts.keys()
     assert not phase.complete
     assert "sequences of length 1" in phase.scope
-    assert phase.scope.endswith("going on with up to 1 disk each")
-    assert 0 < phase.counts[crash.GONE_ON_WITH] < phase.counts[crash.DISKS]
+    gone_on_with, needed = phase.counts[crash.GONE_ON_WITH], phase.counts[crash.DISKS] - phase.counts[crash.NO_NEED]
+    assert 0 < gone_on_with < needed
+    assert phase.scope.endswith(f"going on with {gone_on_with} of {needed} disks that differ in what is read")
+
+
+def test_once_all_workloads_of_a_length_were_judged_it_is_gone_on_with_every_disk_that_they_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(*_: object, **__: object) -> Setup:
+        raise KeyboardInterrupt
+
+    reach = replace(crash.REACHES[Profile.DEFAULT], points=2, length=1, go_on=1)
+    monkeypatch.setitem(crash.REACHES, Profile.QUICK, reach)
+    monkeypatch.setattr(crash, "draw_setup", no_more)  # random histories come after that
+    first = answer_to(histories=None, journal=tmp_path / "journal")
+    counts = first.counts
+    assert first.length == 1
+    assert counts[crash.GONE_ON_WITH] > counts["workloads"]
+    assert counts[crash.GONE_ON_WITH] + counts[crash.NO_NEED] == counts[crash.DISKS]
+    again = answer_to(histories=None, journal=tmp_path / "journal")
+    assert again.digests == first.digests
+    assert again.counts == first.counts
 
 
 def test_equal_seeds_give_equal_histories_and_a_journal_keeps_them(tmp_path: Path) -> None:
@@ -288,6 +334,50 @@ def test_repair_is_safe_is_broken_when_opening_can_not_be_cut() -> None:
     assert all(each.cut.again is not None for each in found)
 
 
+def trusts_counts_too_early(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+    """Open an image; where counts are stale it says first that they are not, and puts them right then."""
+    if create is None and not read_only and disk.pread(79, 1)[0] & DIRTY:
+        disk.pwrite(79, bytes(1), region="header")
+        disk.flush()
+        repair(disk)
+    return open_qcow2(disk, read_only=read_only, create=create)
+
+
+def test_a_first_open_that_writes_is_cut_itself() -> None:
+    start = dict(STARTS)["counts written lazily"]
+    for target, laws in (
+        (ENGINE, set[Law]()),
+        (Target("hasty", "trusts counts too early", trusts_counts_too_early), {Law.NO_CORRUPTION, Law.REPAIR_IS_SAFE}),
+    ):
+        judge, going_on = CutJudge(recording_of(target, start.setup, *start.before, Flush("d0"))), GoingOn()
+        seen = judged(judge)
+        opened_again = [
+            found
+            for left in seen
+            if isinstance(left, Left) and left.sound
+            for witness in left.judged.witnesses
+            for found in going_on.go_on(remnant(judge, left, witness))
+        ]
+        found = [*(each for each in seen if isinstance(each, Found)), *opened_again]
+        assert {each.evidence.law for each in found} == laws
+        assert {each.cut.after for each in opened_again} == ({After.OPEN} if laws else set())
+        assert going_on.laws[Law.REPAIR_IS_SAFE][0] > len(going_on.tried)  # the opens besides the repairs
+
+
+@pytest.mark.parametrize("what", Unfinished)
+def test_what_is_left_to_the_first_open_is_put_right_by_it_and_not_by_whoever_only_reads(what: Unfinished) -> None:
+    disk = prepared_image(replace(SMALL.devices[0], unfinished=what))
+    before = disk.clone()
+    Image.open(disk, read_only=True).close()
+    assert disk.pread(0, disk.size()) == before.pread(0, before.size())
+    Image.open(disk).close()
+    assert disk.pread(0, disk.size()) != before.pread(0, before.size())
+    assert inspect(disk).corruptions == 0
+    header = Image.open(disk, read_only=True).header
+    assert not header.incompatible & DIRTY
+    assert not header.autoclear
+
+
 def test_safe_to_use_is_broken_when_a_driver_writes_over_what_a_snapshot_holds() -> None:
     target = Target("forgetful", "forgets to copy", forgets_to_copy)
     found = gone_on_with(target, Create("d0", "a"), Goto("d0", "a"))
@@ -365,6 +455,14 @@ def test_who_runs_by_default_starts_from_every_image() -> None:
     assert crash.REACHES[Profile.DEFAULT].points == len(STARTS)
 
 
+def test_a_system_that_takes_snapshots_by_savevm_and_transactions_starts_from_groups_and_shared_clusters_too() -> None:
+    kinds = ("write", "flush", "resize", "save-vm", "transaction")
+    points = starts(devices_max=3, semantics=Semantics.MODERN, kinds=kinds)
+    before = {kind_of(operation) for point in points for operation in point.before}
+    assert before == {"write", "flush", "resize", "save-vm", "transaction"}
+    assert {len(point.setup.devices) for point in points} == {1, 2, 3}
+
+
 def test_what_changes_nothing_is_not_cut() -> None:
     for start in starts(devices_max=3, semantics=Semantics.CLASSIC)[:3]:
         operations = crash_operations(first_state(start.setup))
@@ -431,3 +529,46 @@ def test_a_driver_that_hangs_when_it_opens_what_a_cut_left_is_ended() -> None:
         (found,) = GoingOn(dog).go_on(remnant(judge, left, left.judged.cut))
     assert found.evidence.law is Law.NO_HANG
     assert "hangs" in found.evidence.actual
+
+
+@pytest.fixture
+def never_ready(monkeypatch: pytest.MonkeyPatch) -> Target:
+    """A driver with a format of its own, which waits for ever where something lies that its table does not know."""
+    monkeypatch.chdir(Path(__file__).parents[2] / "examples" / "python-driver")
+    toy = find_target("toydriver:open_driver").open_driver
+    assert toy is not None
+
+    def opened(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
+        driver = toy(disk, read_only=read_only, create=create)
+        known = {0, driver._place[0] >> 12, *driver._table.slots()}  # type: ignore[attr-defined]  # the toy's own
+        while create is None and any(
+            disk.pread(slot << 12, 1 << 12).strip(b"\0") for slot in range(3, 8) if slot not in known
+        ):
+            pass
+        return driver
+
+    return Target("never ready", "waits for ever", opened)
+
+
+def test_a_look_that_does_not_end_is_told_once_and_no_more_disks_are_looked_at(never_ready: Target) -> None:
+    recording = recording_of(find_target("toydriver:open_driver"), SMALL, Create("d0", "a"), Write("d0", 0, 4, 3))
+    recording = replace(recording, target=never_ready)
+    with watchdog(seconds_max=0.3) as dog:
+        judge = CutJudge(recording, dog=dog)
+        found = [each for each in judged(judge) if isinstance(each, Found)]
+        assert judge.hung
+        assert judge.laws[Law.NO_HANG][1] == 1
+        assert [each.evidence.law for each in found] == [Law.NO_HANG]
+        again = cut_again(never_ready, replace(recording.history, cut=found[0].cut), law=Law.NO_HANG, dog=dog)
+    assert again.evidence[0].law is Law.NO_HANG
+
+
+def test_a_look_that_does_not_end_while_the_disk_is_used_further_is_told_as_that(never_ready: Target) -> None:
+    recording = recording_of(find_target("toydriver:open_driver"), SMALL, Create("d0", "a"))
+    judge = CutJudge(recording)
+    left = next(each for each in judged(judge) if isinstance(each, Left) and not each.judged.cut.at)
+    judge.recording = replace(recording, target=never_ready)
+    with watchdog(seconds_max=0.3) as dog:
+        (found,) = GoingOn(dog).go_on(remnant(judge, left, left.judged.cut))
+    assert found.evidence.law is Law.NO_HANG
+    assert "look" in found.evidence.actual

@@ -8,9 +8,12 @@ from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.impl.driver import CreateOptions, Driver
 from snapcheck.impl.qcow2.driver import Qcow2Driver, open_driver
 from snapcheck.impl.targets import Target, find_target
+from snapcheck.model.facts import Evidence
+from snapcheck.model.history import History, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.laws import RULES
-from snapcheck.model.setup import Semantics
+from snapcheck.model.operations import Flush
+from snapcheck.model.setup import DeviceSpec, Semantics, Setup
 from snapcheck.reports.known import Accepted
 from snapcheck.reports.verdict import RunResult, Verdict, ViolationReport
 from snapcheck.stateful_tests import run as run_module
@@ -18,7 +21,8 @@ from snapcheck.stateful_tests import violations as violations_module
 from snapcheck.stateful_tests.phases import stateful
 from snapcheck.stateful_tests.run import PHASES, SHARDS, Progress, RunOptions, Silent, run_driver
 from snapcheck.stateful_tests.session import GROUP_OPERATIONS, GROUP_OPERATIONS_ON_NOBODY, GROUP_OPERATIONS_STRUCK
-from snapcheck.stateful_tests.units import Answer, Unit
+from snapcheck.stateful_tests.units import Answer, Failure, Unit
+from snapcheck.stateful_tests.violations import Violations
 from snapcheck.stateful_tests.work import Control
 
 QCOW2 = find_target("qcow2")
@@ -147,6 +151,18 @@ def test_known_divergences_are_told_and_do_not_fail_the_run() -> None:
     assert errors
     assert all(each.known for each in errors)
     assert result.verdict is not Verdict.FAILED
+
+
+def test_news_is_told_beside_what_is_known_of_the_same_law_and_operation() -> None:
+    def failure(text: str) -> Failure:
+        evidence = Evidence(Law.NO_LEAK, Severity.ERROR, "d0", "flush leaks", "0 leaks", text)
+        return Failure("walk", (evidence,), History(Setup((DeviceSpec("d0"),)), [Step(Flush("d0"))]), 0.0)
+
+    told: list[ViolationReport] = []
+    old = Accepted(Law.NO_LEAK, "we know", "flush", matches="^1 leaks")
+    violations = Violations(QCOW2, (old,), 0.0, told.append)
+    violations.shrink_all([failure("1 leaks"), failure("77 leaks"), failure("1 leaks")])
+    assert [(each.actual, each.known) for each in told] == [("1 leaks", True), ("77 leaks", False)]
 
 
 def test_a_failure_of_the_harness_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@ from snapcheck.model.errno import Errno
 from snapcheck.model.faults import BitFlip, CallFault, Fails, Fault, IoFault, Lost
 from snapcheck.model.history import Abilities
 from snapcheck.model.operations import AddBitmap, Create, Delete, Goto, Operation, SaveVm, SnapshotAction, Transaction
-from snapcheck.stateful_tests.suit import suited_faults, suited_operation
+from snapcheck.model.setup import DeviceSpec, PreparedSnapshot, Setup
+from snapcheck.stateful_tests.suit import suited_faults, suited_operation, suited_setup
 
 FEW = Abilities(
     call_faults=False,
@@ -18,7 +19,7 @@ FEW = Abilities(
 @pytest.mark.parametrize(
     ("drawn", "suited"),
     [
-        (SaveVm(None, 3, 100, 1, 2, 3), SaveVm("vm", 3, 765)),
+        (SaveVm(None, 3, 100, 1, 2, 3), SaveVm("vm", vm_state_size=765)),
         (SaveVm("a" * 254 + "\u00e9"), SaveVm("a" * 254)),
         (SaveVm("\u00e9t\u00e9"), SaveVm("\u00e9t\u00e9")),
         (Transaction((SnapshotAction("d0", "a"),), 5, 6, 7), Transaction((SnapshotAction("d0", "a"),))),
@@ -46,3 +47,12 @@ def test_an_operation_comes_in_the_form_that_the_system_can_perform(drawn: Opera
 def test_a_fault_comes_in_the_form_that_the_system_can_meet(drawn: Fault, suited: Fault) -> None:
     assert suited_faults((drawn,), FEW) == (suited,)
     assert suited_faults((drawn,), Abilities()) == (drawn,)
+
+
+def test_a_system_that_saves_a_state_of_its_own_starts_with_none_of_the_harness() -> None:
+    with_state = PreparedSnapshot("1", "a", sectors=16, tag=11, vm_state_size=100)
+    drawn = Setup((DeviceSpec("d0", snapshots=(with_state,)), DeviceSpec("d1")))
+    suited = suited_setup(drawn, FEW)
+    assert [snapshot.vm_state_size for snapshot in suited.devices[0].snapshots] == [0]
+    assert suited.devices[1] is drawn.devices[1]
+    assert suited_setup(drawn, Abilities()) is drawn

@@ -120,6 +120,20 @@ def test_every_operation_is_tried_from_some_starting_point(semantics: Semantics)
     assert tried == set(KINDS.values())
 
 
+@pytest.mark.parametrize("kinds", [("save-vm", "transaction", "write"), ("transaction", "write"), ("create", "write")])
+def test_a_system_without_group_functions_starts_from_the_same_snapshots(kinds: tuple[str, ...]) -> None:
+    def names(point: Start) -> dict[str, list[str]]:
+        with Session(QCOW2, point.setup) as session:
+            for operation in point.before:
+                session.step(operation)
+            devices = session.world.devices.items()
+            return {name: [each.info.name for each in one.image.snapshots] for name, one in devices if one.image}
+
+    points = starting_points(devices_max=3, semantics=Semantics.MODERN, prepared=True, kinds=kinds)
+    usual = starting_points(devices_max=3, semantics=Semantics.MODERN, prepared=True)
+    assert [names(point) for point in points] == [names(point) for point in usual]
+
+
 def test_devices_that_are_alike_count_as_one_for_operations_on_one() -> None:
     alike = small_operations(start(PAIR))
     different = small_operations(start(Setup((PAIR.devices[0], DeviceSpec("d1", Kind.RAW_OVER, sectors=16, tag=9)))))

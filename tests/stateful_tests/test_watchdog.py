@@ -27,3 +27,16 @@ def test_an_operation_that_ends_in_time_is_left_alone_and_so_is_what_comes_after
         loop_for(0.05)
         dog.end()
         loop_for(0.8)
+
+
+def test_what_has_hung_once_is_not_waited_for_as_long_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snapcheck.stateful_tests.watchdog.AGAIN_SECONDS_MAX", 0.1)
+    took: dict[str, list[float]] = {"open": [], "read": []}
+    with watchdog(seconds_max=1.0) as dog:
+        for kind in ("open", "open", "read"):
+            begun = time.monotonic()
+            with pytest.raises(HangError), dog.watching(kind):
+                loop_for(30)
+            took[kind].append(time.monotonic() - begun)
+    assert took["open"][1] < took["open"][0]
+    assert took["read"][0] >= 1.0

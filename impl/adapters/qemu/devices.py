@@ -12,10 +12,12 @@ from typing import Any, Final
 from snapcheck.impl.adapters.qemu.disks import ROOM_BYTES, DiskServer
 from snapcheck.impl.adapters.qemu.guest import Guest
 from snapcheck.impl.adapters.qemu.monitor import Asked, Json, RefusedError
+from snapcheck.impl.adapters.qemu.nbd import Command
 from snapcheck.impl.adapters.qemu.pump import Pump
-from snapcheck.impl.blockfile import BlockFile
+from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.impl.qcow2.image import Image
 from snapcheck.model.content import SECTOR
+from snapcheck.model.errno import Errno
 from snapcheck.model.setup import DeviceSpec, Kind
 
 UNLIMITED: Final = "unlimited"  # a throttle group that lets everything pass
@@ -38,6 +40,7 @@ def node_of(name: str) -> str:
 class Device:
     """One device: its disk, and how it is open. It is `present` while it has a medium, or `away` for a while.
 
+    `dead`: it has a medium, but its driver is closed (W-26), and it stays so until somebody opens it again.
     `sizes_vary`: going back to a snapshot may give it another size. `bitmaps` are those of its nodes: node and name.
     """
 
@@ -45,6 +48,7 @@ class Device:
     disk: BlockFile
     read_only: bool
     present: bool = False
+    dead: bool = False
     exported: bool = False
     away: bool = False
     sizes_vary: bool = False
@@ -54,6 +58,10 @@ class Device:
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def is_open(self) -> bool:
+        return self.present and not self.dead
 
 
 class Devices:
@@ -77,14 +85,18 @@ class Devices:
         """Take in a device of a QEMU that is gone, as it was there; it is closed when it can not be opened."""
         self.by_name[device.name] = device
         present, bitmaps = device.present, sorted(device.bitmaps)
-        device.present = device.exported = False
+        device.present = device.exported = device.dead = False
         device.guest = None
         if present:
             with suppress(RefusedError):
                 self.open(device)
-                for node, name in bitmaps:
-                    self._monitor.execute("block-dirty-bitmap-add", {"node": node_of(node), "name": name})
-                device.bitmaps.update(bitmaps)
+                self.track(device, bitmaps)
+
+    def track(self, device: Device, bitmaps: Iterable[tuple[str, str]]) -> None:
+        """Give an open device dirty bitmaps: node and name."""
+        for node, name in bitmaps:
+            self._monitor.execute("block-dirty-bitmap-add", {"node": node_of(node), "name": name})
+            device.bitmaps.add((node, name))
 
     # --- opening and closing ----------------------------------------------------------------------
     def open(self, device: Device) -> None:
@@ -92,15 +104,24 @@ class Devices:
         size = device.disk.size() if device.spec.kind is Kind.PLAIN else ROOM_BYTES
         self._disks.offer(device.name, device.disk, size=size)
         self._monitor.execute("blockdev-add", self.nodes(device))
-        device.present = True
+        device.present, device.dead = True, False
         device.bitmaps.clear()
         self.export_from(device)
 
     def close(self, device: Device) -> None:
         """Close a device that is open. Errors of its last writes are not told, nor are they by QEMU."""
+        self._let_go(device)
+        device.present = device.dead = False
+
+    def bury(self, device: Device) -> None:
+        """Have QEMU forget a device whose driver is closed: as long as it is there, QEMU shows no device at all."""
+        self._let_go(device)
+        device.dead = True
+
+    def _let_go(self, device: Device) -> None:
         self._withdraw([device])
-        self._monitor.execute("blockdev-del", {"node-name": device.name})
-        device.present = False
+        if device.is_open:
+            self._monitor.execute("blockdev-del", {"node-name": device.name})
 
     def reopen(self, device: Device, *, read_only: bool) -> None:
         """Close a device and open it in that mode; `RefusedError` when it can not be opened: then it stays closed."""
@@ -112,25 +133,37 @@ class Devices:
         """Take all devices away; `RefusedError` when QEMU does not let one go."""
         self._withdraw(self.by_name.values())
         for device in self.by_name.values():
-            if device.present:
+            if device.is_open:
                 self._monitor.execute("blockdev-del", {"node-name": device.name})
         self.by_name.clear()
 
+    def flush_all(self) -> None:
+        """Have a guest of each device flush it, as far as that goes."""
+        for device in self.by_name.values():
+            if device.is_open and not device.read_only:
+                if device.guest is None:
+                    self.export_from(device)
+                with suppress(BlockError):
+                    if device.guest is not None:
+                        device.guest.request(Command.FLUSH)
+
     # --- exports ----------------------------------------------------------------------------------
     def guest_of(self, device: Device, size: int) -> Guest:
-        """Return a guest who has a present device open, and knows its size."""
+        """Return a guest who has a present device open, and knows its size; `BlockError` when nobody can have it."""
         if device.guest is None or device.guest.size != size:
             self.export_from(device)
-        assert device.guest is not None, "the device has a medium"
+        if device.guest is None:
+            raise BlockError(Errno.ENOMEDIUM, "its driver is closed")
         return device.guest
 
     def export_from(self, first: Device) -> None:
         """Make the exports of a device and of all behind it anew, so that their order is that of the devices."""
         place = [*self.by_name].index(first.name)
-        behind = [device for device in [*self.by_name.values()][place:] if device.present]
+        behind = [device for device in [*self.by_name.values()][place:] if device.is_open]
         self._withdraw(behind)
         for device in behind:
-            self._export(device)
+            with suppress(RefusedError):  # there is no medium in one that a failed goto has left closed (W-26)
+                self._export(device)
 
     @contextmanager
     def resizable(self) -> Generator[None]:
@@ -138,7 +171,7 @@ class Devices:
 
         Another kind of export, to which nobody connects, keeps each device in its place in the walks.
         """
-        present = [device for device in self.by_name.values() if device.present]
+        present = [device for device in self.by_name.values() if device.is_open]
         for device in present:
             address = {"type": "unix", "path": f"{self._address}-{device.name}", "abstract": True}
             kind = {"type": "vhost-user-blk", "node-name": device.name, "writable": not device.read_only}

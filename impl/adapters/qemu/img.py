@@ -16,9 +16,10 @@ from snapcheck.impl.adapters.qemu.daemon import QemuDaemon
 from snapcheck.impl.adapters.qemu.devices import UNLIMITED, Device
 from snapcheck.impl.adapters.qemu.monitor import RefusedError
 from snapcheck.impl.adapters.qemu.process import IMG, run_program
-from snapcheck.impl.adapters.qemu.system import NO_MEDIUM, OK
+from snapcheck.impl.adapters.qemu.system import DEAD, NO_MEDIUM, OK
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.observe import nothing_seen
+from snapcheck.model.errno import Errno
 from snapcheck.model.history import Abilities, Level, Observation, Result
 from snapcheck.model.operations import (
     AddBitmap,
@@ -30,7 +31,8 @@ from snapcheck.model.operations import (
     SetReadOnly,
     Transaction,
 )
-from snapcheck.model.setup import Kind, Setup
+from snapcheck.model.setup import Kind, PreparedSnapshot, Setup
+from snapcheck.model.snapshot import SnapshotInfo, as_listed
 
 _OFFLINE: Final = (Create, Goto, Delete)
 
@@ -54,6 +56,8 @@ class QemuImg(QemuDaemon):
         """Build the images; qemu-img knows no image that can not be written to."""
         if any(spec.read_only for spec in setup.devices):
             raise UnsupportedSetupError("qemu-img opens an image for writing whatever its user says")
+        if any(as_listed(info) != info for spec in setup.devices for info in map(_info, spec.snapshots)):
+            raise UnsupportedSetupError("qemu-img finds what it deletes by a name as it is listed, which may be cut")
         super().start(setup)
         for device in self._devices.by_name.values():
             self._put_away(device)
@@ -72,14 +76,24 @@ class QemuImg(QemuDaemon):
             self._devices.open(device)
             device.away = False
 
-    def perform(self, operation: Operation) -> Result:
-        """Perform one operation; the daemon has the device open for those that are not qemu-img's."""
+    def prepare(self, operation: Operation) -> None:
+        """Have the device where the operation wants it: what can not be done now is tried again, and told, by it."""
+        with suppress(RefusedError, *DEAD):
+            self._get_ready(operation)
+
+    def _get_ready(self, operation: Operation) -> None:
+        """Put a device away from the daemon for what qemu-img does, and fetch it for everything else."""
         device = self._devices.by_name[getattr(operation, "device", "").partition("/")[0]]
-        if not isinstance(operation, _OFFLINE):
-            try:
-                self._fetch(device)
-            except RefusedError as error:
-                return refusal(str(error))
+        (self._put_away if isinstance(operation, _OFFLINE) else self._fetch)(device)
+
+    def perform(self, operation: Operation) -> Result:
+        """Perform one operation."""
+        try:
+            self._get_ready(operation)
+        except RefusedError as error:
+            return refusal(str(error))
+        except DEAD as error:
+            return Result(crash=self._obituary(error))
         return super().perform(operation)
 
     def observe(self, device: str, *, level: Level) -> Observation:
@@ -103,11 +117,13 @@ class QemuImg(QemuDaemon):
 
     def _delete(self, operation: Delete) -> Result:
         assert operation.name is not None, "qemu-img deletes by name (Abilities.ids)"
-        return self._snapshot(operation.device, "-d", operation.name)
+        result = self._snapshot(operation.device, "-d", operation.name)
+        if result.errno is Errno.ENOENT and self._devices.by_name[operation.device].spec.kind is Kind.PLAIN:
+            return replace(result, errno=Errno.EUNTOLD)  # it looks first, and finds none where there can be none (A.1)
+        return result
 
     def _snapshot(self, name: str, what: str, argument: str) -> Result:
         device = self._devices.by_name[name]
-        self._put_away(device)
         if not device.away or device.spec.kind is Kind.EMPTY:
             return replace(NO_MEDIUM, message="there is no image")
         image = f"json:{json.dumps(self._devices.nodes(device))}"
@@ -116,3 +132,7 @@ class QemuImg(QemuDaemon):
         if status < 0:
             return Result(crash=f"qemu-img was ended by {signal.Signals(-status).name}: {text}")
         return refusal(text) if status else OK
+
+
+def _info(snapshot: PreparedSnapshot) -> SnapshotInfo:
+    return SnapshotInfo(snapshot.id_str, snapshot.name)

@@ -16,7 +16,7 @@ class QemuJobs(QemuSystem):
     def _nodes(self) -> list[str]:
         """Return the devices that take part, in the order of the walk (A.10)."""
         devices = self._devices.by_name.values()
-        return [each.name for each in devices if each.present and not each.read_only and each.spec.kind != Kind.EMPTY]
+        return [each.name for each in devices if each.is_open and not each.read_only and each.spec.kind != Kind.EMPTY]
 
     def _job(self, kind: str, name: str, *, vmstate: bool) -> Result:
         nodes = self._nodes()

@@ -7,7 +7,12 @@ from typing import Final
 from snapcheck.impl.adapters.qemu.devices import Device, Devices
 from snapcheck.impl.adapters.qemu.looking import Clock
 from snapcheck.impl.adapters.qemu.process import MACHINE, QemuProcess
+from snapcheck.impl.adapters.qemu.saved import SavedMachine
 from snapcheck.impl.checked import StartError
+from snapcheck.impl.driver import Capabilities
+from snapcheck.impl.observe import contents_of
+from snapcheck.impl.qcow2.driver import open_driver
+from snapcheck.impl.qcow2.image import Image
 from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.model.setup import DeviceSpec
 
@@ -18,13 +23,13 @@ class Keeper:
     lent           the processes that are lent now
     started        how many were started
     clock          when snapshots were taken: images outlive the systems that took them
-    vmstate_bytes  how large the VM state is that a program saves
+    saved          the machine that a program saves
     """
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.started = 0
-        self.vmstate_bytes: dict[str, int] = {}
+        self.saved: dict[str, SavedMachine] = {}
         self._free: defaultdict[str, list[QemuProcess]] = defaultdict(list)
         self.lent: list[QemuProcess] = []
 
@@ -39,8 +44,8 @@ class Keeper:
     def _started(self, program: str) -> QemuProcess:
         process = QemuProcess(program)
         self.started += 1
-        if program == MACHINE and program not in self.vmstate_bytes:
-            self.vmstate_bytes[program] = _vmstate_bytes(process)
+        if program == MACHINE and program not in self.saved:
+            self.saved[program] = _saved(process)
         return process
 
     def give_back(self, process: QemuProcess) -> None:
@@ -62,18 +67,21 @@ class Keeper:
         self._free.clear()
 
 
-def _vmstate_bytes(process: QemuProcess) -> int:
-    """Return how large the VM state is that `process` saves, by saving it once."""
+def _saved(process: QemuProcess) -> SavedMachine:
+    """Return the machine that `process` saves, by saving it once."""
     spec = DeviceSpec("measured")
+    disk = prepared_image(spec)
     devices = Devices(process.pump, process.monitor, process.disks, process.address)
-    devices.add(Device(spec, prepared_image(spec), read_only=False))
+    devices.add(Device(spec, disk, read_only=False))
     text = process.monitor.say("savevm measured")
-    shown = process.monitor.execute("query-named-block-nodes", {"flat": True})
     devices.remove_all()
-    sizes = [each["vm-state-size"] for node in shown for each in node["image"].get("snapshots", ())]
-    if not sizes:
-        raise StartError(f"{process.program} can not save a machine: {text or 'no snapshot is there afterwards'}")
-    return int(sizes[0])
+    with Image.open(disk, read_only=True) as image:
+        listed = image.snapshot_list()
+        held = contents_of(disk, listed, open_driver, Capabilities()) if listed else None
+    raw = held[0].vmstate if held and held[0] is not None else None
+    if not raw:
+        raise StartError(f"{process.program} can not save a machine: {text or 'no state is there afterwards'}")
+    return SavedMachine(raw)
 
 
 KEEPER: Final = Keeper()

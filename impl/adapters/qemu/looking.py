@@ -4,43 +4,44 @@ The list and size in memory come from the monitor, the content through the guest
 whether the image is sound, our own engine reads from a clone of the disk: QEMU is not asked about its own work.
 """
 
-import json
+import re
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, cast
 
 from snapcheck.impl.adapters.qemu.answers import errno_of
 from snapcheck.impl.adapters.qemu.devices import Device, Devices, sectors_in
-from snapcheck.impl.adapters.qemu.disks import DiskServer
 from snapcheck.impl.adapters.qemu.guest import Guest
 from snapcheck.impl.adapters.qemu.monitor import Asked, Json, RefusedError
 from snapcheck.impl.adapters.qemu.nbd import Command
-from snapcheck.impl.adapters.qemu.process import IMG, run_program
-from snapcheck.impl.adapters.qemu.pump import Pump
-from snapcheck.impl.blockfile import BlockError, BlockFile
-from snapcheck.impl.checked import StartError
+from snapcheck.impl.adapters.qemu.saved import SavedMachine
+from snapcheck.impl.adapters.qemu.second_opinion import SecondOpinion
+from snapcheck.impl.blockfile import BlockError
 from snapcheck.impl.driver import Capabilities
-from snapcheck.impl.observe import CONTENT_BYTES_MAX, contents_of, inspected, nothing_seen
+from snapcheck.impl.observe import CONTENT_BYTES_MAX, contents_of, inspected, nothing_seen, whole_sectors
 from snapcheck.impl.qcow2.driver import open_driver
 from snapcheck.model.content import tags_of
 from snapcheck.model.errno import Errno
-from snapcheck.model.history import Check, Level, Observation, View
+from snapcheck.model.history import Level, Observation, SnapshotContent, View
 from snapcheck.model.setup import Kind
 from snapcheck.model.snapshot import SnapshotInfo
 
-_SECOND: Final = "second-opinion"
-_READS: Final = Capabilities(vmstate=False)  # the VM's state is QEMU's own and no pattern of ours
+_CLOSED: Final = re.compile(r"Block device ([^ .]+)\S* is ejected")
+_READS: Final = Capabilities()
 
 
 class Clock:
     """When QEMU took snapshots. It dates them itself; one that it took when it was asked to is shown without date."""
 
     def __init__(self) -> None:
-        self._spans: list[tuple[int, int]] = []
+        self._begun: list[int] = []  # in order, as one operation follows the other
+        self._ended: list[int] = []
 
     def took(self, begun_ns: int, ended_ns: int) -> None:
         """Note when an operation was under way that may take snapshots."""
-        self._spans.append((begun_ns // 1000 * 1000, ended_ns))  # QEMU's dates are in microseconds
+        self._begun.append(begun_ns // 1000 * 1000)  # QEMU's dates are in microseconds
+        self._ended.append(ended_ns)
 
     def undated(self, info: SnapshotInfo) -> SnapshotInfo:
         """Return `info` without date when it was taken by an operation of the harness."""
@@ -51,7 +52,13 @@ class Clock:
         return replace(info, date_sec=0, date_nsec=0, vm_clock_nsec=clock)
 
     def _is_ours(self, instant_ns: int) -> bool:
-        return any(begun <= instant_ns <= ended for begun, ended in reversed(self._spans))
+        last = bisect_right(self._begun, instant_ns) - 1
+        return last >= 0 and instant_ns <= self._ended[last]
+
+
+def with_state(held: SnapshotContent | None, saved: SavedMachine) -> SnapshotContent | None:
+    """Return what a snapshot holds, with a state of the machine that was `saved` as the harness shows it."""
+    return held if held is None or held.vmstate is None else replace(held, vmstate=saved.shown(held.vmstate))
 
 
 class HeldError(Exception):
@@ -62,53 +69,22 @@ class HeldError(Exception):
         super().__init__(why)
 
 
-class SecondOpinion:
-    """What `qemu-img check` says of an image: asked for one image in so many, as it takes longer than all the rest.
-
-    Where it finds corruptions and our checker nothing at all, that is a corruption too: one of the two is wrong.
-    """
-
-    EVERY: Final = 16
-
-    def __init__(self, pump: Pump, disks: DiskServer) -> None:
-        self._pump = pump
-        self._disks = disks
-        self._asked = 0
-
-    def on(self, ours: Check, image: BlockFile) -> Check:
-        """Return `ours`, with what the other one adds to it."""
-        self._asked += 1
-        if self._asked % self.EVERY or ours.corruptions or ours.copied_missing:
-            return ours
-        corruptions = self._corruptions(image)
-        if not corruptions:
-            return ours
-        return replace(ours, corruptions=corruptions, messages=("qemu-img check finds corruptions, ours does not",))
-
-    def _corruptions(self, image: BlockFile) -> int:
-        self._disks.offer(_SECOND, image)
-        server = {"type": "unix", "path": self._disks.address, "abstract": True}
-        node = {"driver": "qcow2", "file": {"driver": "nbd", "server": server, "export": _SECOND}}
-        arguments = ("check", "--output=json", f"json:{json.dumps(node)}")
-        try:
-            _, text, _ = run_program(self._pump, IMG, arguments)
-        except StartError:
-            return 0  # it is not installed: there is no second opinion
-        said: Json = json.loads(text) if text else {}
-        return int(said.get("corruptions", 0))
-
-
 class Looker:
     """Looks at devices. What the monitor shows is asked for once, until `changed` says that it may be another."""
 
-    def __init__(self, monitor: Asked, devices: Devices, clock: Clock, second_opinion: SecondOpinion) -> None:
+    def __init__(
+        self, monitor: Asked, devices: Devices, clock: Clock, second_opinion: SecondOpinion,
+        saved: SavedMachine | None,
+    ) -> None:  # fmt: skip
         self._second_opinion = second_opinion
+        self._saved = saved
         self._monitor = monitor
         self._devices = devices
         self._clock = clock
         self._shown: Mapping[str, Json] | None = None
         self._several = False
         self._read: dict[str, bytes | BlockError] = {}  # what was read ahead
+        self._tags: dict[str, tuple[bytes, bytes]] = {}  # what a device held last, and the tags of that
 
     def changed(self, *, several: bool = False) -> None:
         """Ask again next time; `several` says that more than one device will be looked at."""
@@ -138,7 +114,9 @@ class Looker:
         clone = device.disk.clone()
         listed = seen.disk.snapshots
         contents = None if listed is None else contents_of(clone, listed, open_driver, _READS)
-        return replace(seen, contents=contents, check=self._second_opinion.on(inspected(clone), clone))
+        if contents is not None and self._saved is not None:
+            contents = tuple(with_state(held, self._saved) for held in contents)
+        return self._second_opinion.on(replace(seen, contents=contents, check=inspected(clone)), clone)
 
     def _reopened(self, device: Device, memory: View) -> View:
         self.changed()
@@ -175,9 +153,20 @@ class Looker:
     def _image(self, device: Device) -> Json | None:
         """Return what the monitor shows of a device's image; None for a node whose driver is closed."""
         if self._shown is None:
-            nodes = cast("list[Json]", self._monitor.execute("query-named-block-nodes", {"flat": True}))
-            self._shown = {node["node-name"]: node["image"] for node in nodes}
+            self._shown = {node["node-name"]: node["image"] for node in self._nodes()}
         return self._shown.get(device.name)
+
+    def _nodes(self) -> list[Json]:
+        """Return all nodes. QEMU shows none as long as there is one whose driver is closed, so that one has to go."""
+        while True:
+            try:
+                return cast("list[Json]", self._monitor.execute("query-named-block-nodes", {"flat": True}))
+            except RefusedError as error:
+                found = _CLOSED.search(str(error))
+                device = found and self._devices.by_name.get(found[1])
+                if not device or device.dead:
+                    raise
+                self._devices.bury(device)
 
     def _list(self, image: Json) -> tuple[SnapshotInfo, ...]:
         return tuple(
@@ -205,7 +194,10 @@ class Looker:
         except BlockError as error:
             errors.append(f"content: {error.errno.name}")
             return None
-        return tags_of(raw.ljust(sectors_in(size) * 512, b"\0"))
+        known = self._tags.get(device.name)
+        if known is None or known[0] != raw:
+            known = self._tags[device.name] = raw, tags_of(whole_sectors(raw))
+        return known[1]
 
     def _read_ahead(self) -> None:
         """Read all devices that can be read as they are, at the same time: QEMU need not be waited for one by one."""

@@ -7,18 +7,18 @@ outside, and every read and write below QEMU is seen.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from snapcheck.impl.adapters.qemu import nbd
 from snapcheck.impl.adapters.qemu.answers import refusal
 from snapcheck.impl.adapters.qemu.devices import Device, Devices, node_of
 from snapcheck.impl.adapters.qemu.keeper import KEEPER
-from snapcheck.impl.adapters.qemu.looking import HeldError, Looker, SecondOpinion
+from snapcheck.impl.adapters.qemu.looking import HeldError, Looker
 from snapcheck.impl.adapters.qemu.monitor import Asked, GoneError, RefusedError
 from snapcheck.impl.adapters.qemu.nbd import Command
 from snapcheck.impl.adapters.qemu.process import MACHINE
 from snapcheck.impl.adapters.qemu.pump import StuckError
+from snapcheck.impl.adapters.qemu.second_opinion import SecondOpinion
 from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.impl.checked import CrashError, StartError
 from snapcheck.impl.driver import UnsupportedSetupError
@@ -52,7 +52,7 @@ from snapcheck.model.snapshot import SnapshotInfo
 OK: Final = Result()
 NO_MEDIUM: Final = Result(Errno.ENOMEDIUM)
 _SEVERAL: Final = (SaveVm, LoadVm, DelVm, Transaction)
-_DEAD: Final = (GoneError, StuckError, ConnectionError)
+DEAD: Final = (GoneError, StuckError, ConnectionError)
 
 
 class QemuSystem:
@@ -75,7 +75,8 @@ class QemuSystem:
         self._monitor = self.through(process.monitor)
         self._second_opinion = SecondOpinion(process.pump, process.disks)
         self._devices = Devices(process.pump, self._monitor, process.disks, process.address)
-        self._looker = Looker(self._monitor, self._devices, KEEPER.clock, self._second_opinion)
+        saved = KEEPER.saved.get(self.program)
+        self._looker = Looker(self._monitor, self._devices, KEEPER.clock, self._second_opinion, saved)
 
     def through(self, monitor: Asked) -> Asked:
         """Return what is asked in the place of QEMU's monitor: that monitor. A proxy here is how a bug is planted."""
@@ -96,12 +97,19 @@ class QemuSystem:
         """Return a snapshot that QEMU took without its date."""
         return KEEPER.clock.undated(info)
 
+    @classmethod
+    def state_as_shown(cls, raw: bytes) -> bytes:
+        """Return the VM state of a snapshot as it is compared: what the machine saves is a pattern of the harness."""
+        saved = KEEPER.saved.get(cls.program)
+        return raw if saved is None else saved.shown(raw)
+
     @property
     def abilities(self) -> Abilities:
         """What can be seen of QEMU: answers and disks, and no call inside."""
+        saved = KEEPER.saved.get(self.program)
         return Abilities(
             calls=False, cells=False, locks=False, drains=False, call_faults=False, any_bytes=False, children=False,
-            errnos=nbd.ERRNOS, vmstate_bytes=KEEPER.vmstate_bytes.get(self.program),
+            errnos=nbd.ERRNOS, vmstate_bytes=None if saved is None else len(saved.raw),
             operations=tuple(word for kind, word in KINDS.items() if kind in self._table),
         )  # fmt: skip
 
@@ -116,7 +124,7 @@ class QemuSystem:
         except RefusedError as error:
             self.close()  # nobody else will: the history has not begun
             raise UnsupportedSetupError(str(error)) from error
-        except _DEAD as error:
+        except DEAD as error:
             raise StartError(self._obituary(error)) from error
 
     def close(self) -> None:
@@ -127,7 +135,7 @@ class QemuSystem:
         try:
             self._devices.remove_all()
             KEEPER.give_back(self._process)
-        except (*_DEAD, RefusedError):
+        except (*DEAD, RefusedError):
             KEEPER.end(self._process)
 
     def abandon(self) -> None:
@@ -150,7 +158,7 @@ class QemuSystem:
             return self._table[type(operation)](operation)
         except RefusedError as error:
             return refusal(str(error), self._devices.by_name)
-        except _DEAD as error:
+        except DEAD as error:
             return Result(crash=self._obituary(error))
         finally:
             KEEPER.clock.took(begun, time.time_ns())
@@ -164,16 +172,13 @@ class QemuSystem:
             self._restart()
             seen = Observation(device, level, held.memory, self._looker.view(found), held=str(held))
             return self._looker.whole(seen, found)
-        except _DEAD as error:
+        except DEAD as error:
             raise CrashError(self._obituary(error)) from error
 
     def _restart(self) -> None:
         """End a QEMU that holds on to a device, and open everything in another: there is no other way on."""
         devices = [*self._devices.by_name.values()]
-        for device in devices:
-            if device.guest is not None and not device.read_only:
-                with suppress(BlockError):
-                    device.guest.request(Command.FLUSH)
+        self._devices.flush_all()
         KEEPER.end(self._process)
         self._take_process()
         for device in devices:
@@ -236,7 +241,11 @@ class QemuSystem:
         return OK
 
     def _resize_plain(self, device: Device, size: int) -> Result:
-        """Give a raw device another size: the disk below it does not grow by itself (NBD), so it is changed instead."""
+        """Give a raw device another size: the disk below it does not grow by itself (NBD), so it is changed instead.
+
+        For that the device is closed, which whoever resizes does not see: its bitmaps are there afterwards.
+        """
+        bitmaps = sorted(device.bitmaps)
         self._devices.close(device)
         try:
             device.disk.truncate(size)
@@ -244,6 +253,7 @@ class QemuSystem:
             return Result(error.errno)
         finally:
             self._devices.open(device)
+            self._devices.track(device, bitmaps)
         return OK
 
     # --- snapshots --------------------------------------------------------------------------------

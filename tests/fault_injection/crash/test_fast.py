@@ -7,7 +7,7 @@ import pytest
 from snapcheck.fault_injection.crash.cuts import Persistence
 from snapcheck.fault_injection.crash.fast import FastJudge, OracleError
 from snapcheck.fault_injection.crash.frame import framed
-from snapcheck.fault_injection.crash.front import fronts_of
+from snapcheck.fault_injection.crash.front import Front, fronts_of
 from snapcheck.fault_injection.crash.judge import Judge
 from snapcheck.fault_injection.crash.overlay import Overlay, Places
 from snapcheck.fault_injection.crash.seen import Held, Seen, see, shown
@@ -72,6 +72,12 @@ def compare(
                 assert see(Overlay(places, states.rows[number]).clone()).outline == alike.seen
         assert told == len(states)
     return funnel
+
+
+def frames_of(log: WriteLog, base: MemoryFile, persistence: Persistence) -> list[list[Front]]:
+    """Return the fronts of the only window of a log, those together that have the same frame."""
+    (states,) = states_of(log, base, device="d0", persistence=persistence, funnel=Funnel())
+    return [fronts for _, fronts in framed(fronts_of(Places(states.columns), states.rows))]
 
 
 @pytest.mark.parametrize("cluster_bytes", [512, 4096])
@@ -162,6 +168,7 @@ def test_states_that_differ_in_the_copied_bits_of_the_active_l1_alone_are_judged
     funnel = compare(base, log, Persistence.EPOCH)
     assert (funnel.distinct, funnel.plain) == (3, 0)
     seen = [each.seen for each in Judge().judge(log, base, device="d0", persistence=Persistence.EPOCH)]
+    assert len(frames_of(log, base, Persistence.EPOCH)) == 1  # they are judged together
     assert len({each.digests for each in seen}) == 1  # what is held is the same in all of them
     assert len({each.check for each in seen}) > 1  # and what the check says is not
 
@@ -174,12 +181,18 @@ def test_fronts_that_differ_in_a_date_alone_are_judged_together_and_told_apart()
     file.pwrite(read_header(disk).snapshots_offset + 16, (77).to_bytes(4, "big"))  # the date of snapshot a
     stamp(image, 8, 3, 9)
     assert compare(base, log, Persistence.NO_BARRIERS).plain == 0
-    (states,) = states_of(log, base, device="d0", persistence=Persistence.NO_BARRIERS, funnel=Funnel())
-    shared = [fronts for _, fronts in framed(fronts_of(Places(states.columns), states.rows)) if len(fronts) > 1]
+    shared = [fronts for fronts in frames_of(log, base, Persistence.NO_BARRIERS) if len(fronts) > 1]
     dates = [
         [front.state.snapshot_table.entries[0].info.date_sec for front in fronts if front.state] for fronts in shared
     ]
     assert dates == [[0, 77]]
+
+
+def test_states_whose_tables_would_be_too_large_go_to_the_plain_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, log = recorded(an_image(), lambda image: image.snapshot_create(SnapshotInfo(name="b")))
+    monkeypatch.setattr("snapcheck.fault_injection.crash.tables._CELLS_MAX", 0)
+    funnel = compare(base, log, Persistence.EPOCH)
+    assert funnel.plain == funnel.judged == funnel.distinct > 2
 
 
 def test_what_an_opening_would_change_goes_to_the_plain_judge() -> None:

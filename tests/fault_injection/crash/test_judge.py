@@ -2,6 +2,7 @@
 
 from snapcheck.fault_injection.crash.cuts import Persistence, image_of
 from snapcheck.fault_injection.crash.judge import Judge, Judged, consistent
+from snapcheck.fault_injection.crash.seen import Known
 from snapcheck.fault_injection.write_log import LoggedFile, WriteLog
 from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.impl.qcow2 import Image
@@ -84,3 +85,18 @@ def test_devices_are_cut_at_the_same_position() -> None:
         if consistent((first, second))
     }
     assert together == {(0, 0), (1, 0), (1, 1)}  # never the second device alone
+
+
+def test_what_differs_in_a_byte_has_another_digest_and_what_is_known_the_same_one() -> None:
+    known, foreign = Known(), b"x" * 4096
+    first = known.held([foreign], b"")
+    assert known.held([foreign[:100], foreign[100:]], b"") == first == Known().held([foreign], b"")
+    others = [
+        (foreign[:-1] + b"y", b""),
+        (foreign, b"v"),
+        (foreign + b"\0", b""),
+        (bytes(4096), b""),
+        (bytes(4097), b""),
+    ]
+    digests = {known.held([raw], vmstate).digest for raw, vmstate in others}
+    assert len(digests | {first.digest}) == 6

@@ -1,11 +1,11 @@
 """The states of a power cut: each is what its cut leaves, none is missing, none is there twice."""
 
-from collections.abc import Iterable, Iterator
-from itertools import combinations
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, combinations
 from random import Random
 
 import pytest
-from snapcheck.fault_injection.crash.cuts import Persistence, filling, image_of
+from snapcheck.fault_injection.crash.cuts import Persistence, filling, image_of, sector_writes
 from snapcheck.fault_injection.crash.states import Funnel, states_of
 from snapcheck.fault_injection.crash.tree import States
 from snapcheck.fault_injection.write_log import Entry, LoggedFile, Sort, WriteLog
@@ -174,6 +174,46 @@ def test_a_torn_write_leaves_any_of_its_sectors() -> None:
     disks, funnel = enumerated(log, base, Persistence.SECTOR_TORN)
     assert letters(disks) == ["---", "--c", "-b-", "-bc", "a--", "a-c", "ab-", "abc"]
     assert funnel.exhaustive
+
+
+def with_a_torn_one(log: WriteLog, base: MemoryFile, fill: Filling) -> set[bytes]:
+    """Return the disks that every subset of every epoch leaves of which at most one write is torn, one by one."""
+    disks = by_brute_force(log, base, fill)
+    sectors = {write.entry.number: len(write.sectors) for write in sector_writes(log.for_device("d0"), base.clone())}
+    for epoch in epochs_of(log):
+        numbers = [entry.number for entry in epoch]
+        for place, number in enumerate(numbers):
+            for lost in [*subsets_of(range(sectors[number]))][:-1]:  # were all lost, it would be lost and not torn
+                for end in range(place + 1, len(numbers) + 1):
+                    for dropped in subsets_of([each for each in numbers[:end] if each != number]):
+                        cut = Cut("d0", numbers[end - 1] + 1, dropped, (TornWrite(number, lost),), fill)
+                        disks.add(content(image_of(base, log, cut)))
+    return disks
+
+
+def subsets_of(numbers: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    return chain.from_iterable(combinations(numbers, count) for count in range(len(numbers) + 1))
+
+
+@pytest.mark.parametrize("fill", [Filling.OLD, Filling.ZERO])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_written_after_a_torn_write_lands_on_top_of_it_or_does_not(seed: int, fill: Filling) -> None:
+    base, log = a_log(seed, writes=6)
+    disks, funnel = enumerated(log, base, Persistence.SECTOR_TORN, fill=fill)
+    assert disks == with_a_torn_one(log, base, fill)
+    assert funnel.exhaustive
+    assert funnel.enumerated == funnel.possible
+
+
+def test_a_write_that_lands_on_a_torn_one_hides_what_was_torn() -> None:
+    log = WriteLog()
+    base = MemoryFile("d0", bytes(3 * SECTOR))
+    file = LoggedFile(log, base.clone(), "d0")
+    file.pwrite(0, b"a" * SECTOR + b"b" * SECTOR)
+    file.pwrite(SECTOR, b"c" * SECTOR)
+    disks, funnel = enumerated(log, base, Persistence.SECTOR_TORN)
+    assert letters(disks) == ["---", "-b-", "-c-", "a--", "ab-", "ac-"]
+    assert funnel.possible == 4 * 2  # each of the sectors, and the write on top or not
 
 
 def test_a_wide_torn_write_is_sampled_and_says_so() -> None:

@@ -7,8 +7,8 @@ from random import Random
 from subprocess import CompletedProcess
 
 import pytest
-from snapcheck.impl.blockfile import BlockError
-from snapcheck.impl.qcow2 import Image
+from snapcheck.impl.blockfile import BlockError, MemoryFile
+from snapcheck.impl.qcow2 import Image, inspect
 from snapcheck.model.errno import Errno
 from snapcheck.model.snapshot import SnapshotInfo
 
@@ -280,6 +280,22 @@ def dirty_bytes(qemu: Qemu, path: Path, name: str) -> int:
     ok(qemu(*server))
     extents = json.loads(ok(qemu("qemu-img", "map", "--output=json", "--image-opts", options)))
     return sum(each["length"] for each in extents if not each["data"])
+
+
+def test_a_dirty_image_whose_new_refcount_table_was_lost_opens_as_it_does_in_qemu(qemu: Qemu, path: Path) -> None:
+    create(qemu, path, "lazy_refcounts=on,cluster_size=4096")
+    killed = qemu("qemu-io", "-f", "qcow2", "-c", "write -P 5 0 40k", "-c", "flush", "-c", "abort", path)
+    assert killed.returncode != 0
+    with path.open("r+b") as file:
+        file.seek(48)
+        file.write((path.stat().st_size + (1 << 20) & ~4095).to_bytes(8, "big"))
+    twin = path.with_suffix(".twin")
+    twin.write_bytes(path.read_bytes())
+    ok(qemu("qemu-io", "-f", "qcow2", "-c", "read -P 5 0 40k", twin))
+    with Image.open(path) as image:
+        assert image.read(0, 40 << 10) == b"\5" * (40 << 10)
+    assert inspect(MemoryFile("d0", path.read_bytes())).corruptions == 0
+    require_same_view(qemu, path)
 
 
 def test_a_dirty_image_is_repaired_before_it_is_written_and_can_be_read_at_once(qemu: Qemu, path: Path) -> None:

@@ -29,6 +29,17 @@ def test_a_part_of_a_cluster_leaves_the_rest_of_it_zero(image: Image) -> None:
     assert data_clusters(image) == 1
 
 
+def test_a_long_read_of_scattered_clusters_returns_what_short_ones_do() -> None:
+    image = Image.create(MemoryFile(), size_bytes=200 * 512, cluster_bytes=512)
+    for place in (*range(120, 60, -1), *range(10, 50), 150, 152):  # downwards: no two of these go on in the file
+        image.write(place * 512, bytes([place]) * 512)
+    image.snapshot_create(SnapshotInfo(name="a"))
+    image.write(20 * 512, b"own" * 512)
+    image.discard(30 * 512, 1024)
+    assert image.read(0, 200 * 512) == b"".join(image.read(place * 512, 512) for place in range(200))
+    assert image.read(700, 90000) == image.read(0, 200 * 512)[700:90700]
+
+
 def test_writing_in_place_takes_no_room_and_one_io() -> None:
     events = EventList()
     image = Image.create(FaultPlan(events).wrap_file("d0", MemoryFile()), size_bytes=65536, cluster_bytes=CLUSTER)
