@@ -61,6 +61,7 @@ SMALL = Setup((DeviceSpec("d0", sectors=16, cluster_bytes=512, tag=9),))
 PAIR = Setup(tuple(DeviceSpec(name, sectors=16, cluster_bytes=512, tag=9) for name in ("d0", "d1")))
 PER_SHARD = 6  # all of length 1 on the first images; a quick run has the time for more
 OPERATIONS_MAX = 4
+HANGS_AFTER = 1.5  # seconds: on a busy machine what does not hang may take some tenths
 LOST_MAX = 2
 
 
@@ -525,7 +526,7 @@ def test_a_driver_that_hangs_when_it_opens_what_a_cut_left_is_ended() -> None:
     judge = CutJudge(recording_of(ENGINE, SMALL, Create("d0", "a"), Goto("d0", "a")))
     judge.recording = replace(judge.recording, target=target)
     left = next(each for each in judged(judge) if isinstance(each, Left) and each.observed.check.leaks)  # type: ignore[union-attr]  # the engine checks
-    with watchdog(seconds_max=0.3) as dog:
+    with watchdog(seconds_max=HANGS_AFTER) as dog:
         (found,) = GoingOn(dog).go_on(remnant(judge, left, left.judged.cut))
     assert found.evidence.law is Law.NO_HANG
     assert "hangs" in found.evidence.actual
@@ -553,7 +554,7 @@ def never_ready(monkeypatch: pytest.MonkeyPatch) -> Target:
 def test_a_look_that_does_not_end_is_told_once_and_no_more_disks_are_looked_at(never_ready: Target) -> None:
     recording = recording_of(find_target("toydriver:open_driver"), SMALL, Create("d0", "a"), Write("d0", 0, 4, 3))
     recording = replace(recording, target=never_ready)
-    with watchdog(seconds_max=0.3) as dog:
+    with watchdog(seconds_max=HANGS_AFTER) as dog:
         judge = CutJudge(recording, dog=dog)
         found = [each for each in judged(judge) if isinstance(each, Found)]
         assert judge.hung
@@ -568,7 +569,7 @@ def test_a_look_that_does_not_end_while_the_disk_is_used_further_is_told_as_that
     judge = CutJudge(recording)
     left = next(each for each in judged(judge) if isinstance(each, Left) and not each.judged.cut.at)
     judge.recording = replace(recording, target=never_ready)
-    with watchdog(seconds_max=0.3) as dog:
+    with watchdog(seconds_max=HANGS_AFTER) as dog:
         (found,) = GoingOn(dog).go_on(remnant(judge, left, left.judged.cut))
     assert found.evidence.law is Law.NO_HANG
     assert "look" in found.evidence.actual
