@@ -19,15 +19,8 @@ from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.power_cut import Cut, Filling
 from snapcheck.reports import folder as report_folder
 from snapcheck.reports.verdict import EXIT_STATUS, Coverage, LawReport, PhaseReport, RunResult, Verdict, ViolationReport
-from snapcheck.stateful_tests.foreign_logs import (
-    PERSISTENCES,
-    Finding,
-    Judgement,
-    LogMismatchError,
-    Recorded,
-    judge_logs,
-    require_sound,
-)
+from snapcheck.stateful_tests.foreign_bases import LogMismatchError, Recorded, require_base
+from snapcheck.stateful_tests.foreign_logs import PERSISTENCES, Finding, Judgement, judge_logs
 from snapcheck.stateful_tests.run import snapcheck_version
 
 PHASE: Final = "crash"
@@ -116,7 +109,7 @@ def _pair(device: str, log: Path, base: Path) -> Recorded:
             raise CallError(f"{path}: is no regular file; copy what is on the device to one")
     try:
         found = Recorded(device, read_log(log, device=device), _loaded(base))
-        require_sound(found)
+        require_base(found)
     except LogError as error:
         raise CallError(f"{log}: {error}") from None
     except LogMismatchError as error:

@@ -1,7 +1,7 @@
 """A write log that something else recorded, judged without knowing which operations caused it.
 
-    recorded = Recorded("d0", log, base)
-    require_sound(recorded)                         # the log leads from this base to a sound image
+    recorded = Recorded("d0", log, base)            # of foreign_bases.py
+    require_base(recorded)                          # the log can have begun on this base
     for judgement in judge_logs([recorded], options): ...
 
 What is allowed comes from the log itself. Applied without any loss, up to some position, it gives the lists, the
@@ -22,39 +22,25 @@ from snapcheck.fault_injection.crash.cuts import Persistence, image_of
 from snapcheck.fault_injection.crash.judge import Judge, Judged
 from snapcheck.fault_injection.crash.seen import Seen, see
 from snapcheck.fault_injection.crash.states import STATES_MAX, Funnel
-from snapcheck.fault_injection.write_log import Sort, WriteLog
+from snapcheck.fault_injection.write_log import Sort
 from snapcheck.impl.blockfile import BlockError, MemoryFile
 from snapcheck.impl.qcow2.image import Image
-from snapcheck.impl.qcow2.layout import Header, ImageError
+from snapcheck.impl.qcow2.layout import ImageError
 from snapcheck.impl.qcow2.repair import repair
-from snapcheck.impl.qcow2.state import read_header
 from snapcheck.model.content import SECTOR
 from snapcheck.model.crash_laws import binds
 from snapcheck.model.law_names import Law
 from snapcheck.model.power_cut import Cut, Filling
 from snapcheck.model.snapshot import SnapshotInfo
+from snapcheck.stateful_tests.foreign_bases import Recorded
 
 LAWS: Final = (Law.OPENS, Law.DURABLE, Law.ATOMIC_OP, Law.NO_CORRUPTION, Law.REPAIR_IS_SAFE)
 PERSISTENCES: Final = (Persistence.PREFIX, Persistence.EPOCH, Persistence.SECTOR_TORN)
 _CONTENT_BYTES_MAX: Final = 32 << 20  # of one image whose sectors are compared one by one
-_HEADER_BYTES: Final = 104  # of version 3
 _SECTORS_TOLD: Final = 3
 _MESSAGES_TOLD: Final = 5
 
 Listed = tuple[SnapshotInfo, ...]
-
-
-class LogMismatchError(Exception):
-    """The log does not lead from the base image to a sound one; the text says what is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What one device sent down, and what was on it before."""
-
-    device: str
-    log: WriteLog
-    base: MemoryFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,70 +68,6 @@ class Judgement:
     checked: dict[Law, int] = field(default_factory=lambda: dict.fromkeys(LAWS, 0))
     findings: list[Finding] = field(default_factory=list[Finding])
     unsound: int = 0
-
-
-def require_sound(recorded: Recorded) -> None:
-    """Raise `LogMismatchError` when the log has nothing to judge, or can not have begun on the base image.
-
-    It can not when base or the image that the whole log leads to is not sound, when the log changes nothing, and when
-    the first header that it writes is one of another image. Another base that fits in all of this is not noticed.
-    """
-    before = see(recorded.base)
-    if _trouble(before):
-        raise LogMismatchError(f"the base image is not sound: {_trouble(before)}")
-    log = recorded.log
-    if all(entry.sort is Sort.FLUSH for entry in log.entries):
-        raise LogMismatchError("the log has no write: did what was recorded write through it?")
-    whole = image_of(recorded.base, log, Cut(recorded.device, log.position))
-    trouble = _trouble(see(whole)) and f"what the whole log leads to is not sound: {_trouble(see(whole))}"
-    trouble = trouble or _strange_header(recorded)
-    if not trouble and _changes_nothing(recorded, whole):
-        trouble = "the log changes nothing in the image, which holds already what the log writes"
-    if trouble:
-        raise LogMismatchError(f"{trouble}; is this the image as it was when the log began?")
-
-
-def _changes_nothing(recorded: Recorded, whole: MemoryFile) -> bool:
-    """Tell whether base holds what the whole log leads to; what was discarded may hold anything."""
-    base, gone, touched = recorded.base, set[int](), set[int]()
-    for entry in recorded.log.entries:
-        sectors = range(entry.offset // SECTOR, -(-(entry.offset + entry.length) // SECTOR))
-        (gone if entry.sort is Sort.DISCARD else touched).update(sectors)
-    compared = touched - gone
-    same = (base.pread(each * SECTOR, SECTOR) == whole.pread(each * SECTOR, SECTOR) for each in compared)
-    return bool(compared) and whole.size() == base.size() and all(same)
-
-
-def _strange_header(recorded: Recorded) -> str:
-    """Return why the first header that the log writes is no successor of the one in base, "" when it may be."""
-    raw = next((each.data for each in recorded.log.entries if not each.offset and each.length >= _HEADER_BYTES), b"")
-    if not raw:
-        return ""
-    try:
-        old, new = read_header(recorded.base), Header.parse(raw)
-    except ImageError:  # such a header is judged, like all that was written
-        return ""
-    for what, here, there in (
-        ("a cluster size of {} bytes", old.cluster_bytes, new.cluster_bytes), ("version {}", old.version, new.version),
-        ("counts of 2^{} bits", old.refcount_order, new.refcount_order),
-    ):  # fmt: skip
-        if here != there:
-            return f"the first header that the log writes has {what.format(there)}, and the image {what.format(here)}"
-    if abs(old.snapshot_count - new.snapshot_count) > 1:  # an operation adds one, or takes one away
-        return (
-            f"the first header that the log writes has {new.snapshot_count} snapshots, and the image"
-            f" {old.snapshot_count}"
-        )
-    if old.size != new.size and old.snapshots_offset != new.snapshots_offset:  # no operation changes both
-        return f"the first header that the log writes has a size of {new.size} bytes, and the image {old.size}"
-    return ""
-
-
-def _trouble(seen: Seen) -> str:
-    if seen.error:
-        return f"it does not open ({seen.error})"
-    check = seen.check
-    return f"it is corrupt ({check.messages[0]})" if check is not None and check.corruptions else ""
 
 
 def judge_logs(

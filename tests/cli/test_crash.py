@@ -147,3 +147,8 @@ def test_logs_of_a_real_qemu_are_judged(snapcheck: Snapcheck, qemu: Callable[...
     assert statuses[0] == 0
     if "version 7.2" in qemu("qemu-img", "--version").stdout:
         assert (statuses[1], "COPIED, and 2 references" in done.stdout) == (1, True)
+    for options, size in (("cluster_size=64k", "1M"), ("cluster_size=64k", "2M"), ("cluster_size=4k", "1M")):
+        qemu("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, base, size)
+        done = snapcheck("crash", "--log", log, "--base", base, "--out", tmp_path / "report")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert "--base must be the image as it was before the log began" in done.stderr

@@ -12,7 +12,8 @@ from snapcheck.impl.qcow2 import Image
 from snapcheck.model.content import pattern
 from snapcheck.model.law_names import Law
 from snapcheck.model.snapshot import SnapshotInfo
-from snapcheck.stateful_tests.foreign_logs import Finding, LogMismatchError, Recorded, judge_logs, require_sound
+from snapcheck.stateful_tests.foreign_bases import LogMismatchError, Recorded, require_base
+from snapcheck.stateful_tests.foreign_logs import Finding, judge_logs
 
 EVERYTHING = (Persistence.PREFIX, Persistence.EPOCH, Persistence.SECTOR_TORN)
 
@@ -64,7 +65,7 @@ def several_operations(image: Image, log: WriteLog) -> None:
 
 def test_nothing_stands_against_the_log_of_a_sound_driver() -> None:
     each = recorded(several_operations)
-    require_sound(each)
+    require_base(each)
     judgements = list(judge_logs([each], persistences=EVERYTHING))
     assert [judgement.persistence for judgement in judgements] == list(EVERYTHING)
     assert [judgement.findings for judgement in judgements] == [[], [], []]
@@ -140,19 +141,19 @@ def test_a_log_that_begins_on_another_image_is_refused() -> None:
     other = MemoryFile("d0")
     Image.create(other, size_bytes=65536, cluster_bytes=512).close()
     with pytest.raises(LogMismatchError, match="what the whole log leads to is not sound"):
-        require_sound(Recorded("d0", each.log, other))
+        require_base(Recorded("d0", each.log, other))
 
 
 def test_a_base_that_is_no_image_is_refused() -> None:
     with pytest.raises(LogMismatchError, match=r"the base image is not sound: it does not open \(magic"):
-        require_sound(Recorded("d0", WriteLog(), MemoryFile("d0", b"no image")))
+        require_base(Recorded("d0", WriteLog(), MemoryFile("d0", b"no image")))
 
 
 def test_a_log_without_a_write_is_refused() -> None:
     log = WriteLog()
     log.add("d0", Sort.FLUSH)
     with pytest.raises(LogMismatchError, match="the log has no write"):
-        require_sound(Recorded("d0", log, an_image()))
+        require_base(Recorded("d0", log, an_image()))
 
 
 def test_the_image_as_it_is_after_the_log_is_refused() -> None:
@@ -161,7 +162,7 @@ def test_the_image_as_it_is_after_the_log_is_refused() -> None:
     for entry in each.log.entries:
         apply(entry, after)
     with pytest.raises(LogMismatchError, match="the log changes nothing in the image"):
-        require_sound(Recorded("d0", each.log, after))
+        require_base(Recorded("d0", each.log, after))
 
 
 def test_the_header_of_another_image_is_noticed() -> None:
@@ -176,7 +177,36 @@ def test_the_header_of_another_image_is_noticed() -> None:
 
     each = recorded(create, base(65536))
     log = read_from(BytesIO(write_log(each.log, each.base, device="d0")), device="d0")
-    require_sound(Recorded("d0", log, each.base))
+    require_base(Recorded("d0", log, each.base))
     for other, why in ((base(131072), "size of 65536 bytes"), (base(65536, snapshots=3), "has 1 snapshots")):
         with pytest.raises(LogMismatchError, match=why):
-            require_sound(Recorded("d0", log, other))
+            require_base(Recorded("d0", log, other))
+
+
+def test_what_only_another_image_can_hold_is_noticed() -> None:
+    """Given the log of a guest's writes, which leave the header alone, and images that it did not begin on."""
+
+    def shared() -> MemoryFile:
+        disk = MemoryFile("d0")
+        with Image.create(disk, size_bytes=1 << 20, cluster_bytes=4096) as image:
+            stamp(image, 1, count=2048)
+            image.snapshot_create(SnapshotInfo(name="a"))
+            image.snapshot_create(SnapshotInfo(name="b"))
+        return disk
+
+    def empty(cluster_bytes: int) -> MemoryFile:
+        disk = MemoryFile("d0")
+        Image.create(disk, size_bytes=1 << 20, cluster_bytes=cluster_bytes).close()
+        return disk
+
+    each = recorded(lambda image, _: (stamp(image, 2, count=8), image.flush()), shared())
+    require_base(each)
+    for other, why in ((empty(4096), "neither the image nor the log holds"), (empty(512), "nothing that the log")):
+        with pytest.raises(LogMismatchError, match=f"{why}.*; --base must be the image as it was before"):
+            require_base(Recorded("d0", each.log, other))
+
+
+def test_what_a_log_that_was_cut_off_has_counted_and_not_yet_written_is_no_reason_to_refuse() -> None:
+    each = recorded(several_operations)
+    for position in range(1, each.log.position + 1):
+        require_base(Recorded("d0", WriteLog(each.log.entries[:position]), each.base))
