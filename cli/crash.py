@@ -18,6 +18,7 @@ from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.power_cut import Cut, Filling
 from snapcheck.reports import folder as report_folder
+from snapcheck.reports import timeline
 from snapcheck.reports.verdict import EXIT_STATUS, Coverage, LawReport, PhaseReport, RunResult, Verdict, ViolationReport
 from snapcheck.stateful_tests.foreign_bases import LogMismatchError, Recorded, require_base
 from snapcheck.stateful_tests.foreign_logs import PERSISTENCES, Finding, Judgement, judge_logs
@@ -203,9 +204,9 @@ def _result(
     phase = PhaseReport(
         PHASE, len(logs), sum(len(each.log.entries) for each in logs), round(seconds, 3), funnel.exhaustive, scope,
         {
-            "enumerated": funnel.enumerated, "possible": funnel.possible, "distinct": funnel.distinct,
-            "read_set_distinct": funnel.read_set_distinct, "judged": funnel.judged, "judged_plainly": funnel.plain,
-            "confirmed": funnel.confirmed, "workloads": len(logs),
+            timeline.ENUMERATED: funnel.enumerated, "possible": funnel.possible, timeline.DISTINCT: funnel.distinct,
+            timeline.DISTINCT_IN_WHAT_IS_READ: funnel.read_set_distinct, timeline.JUDGED: funnel.judged,
+            "judged_plainly": funnel.plain, "confirmed": funnel.confirmed, "workloads": len(logs),
         },
     )  # fmt: skip
     return RunResult(

@@ -19,7 +19,11 @@ LANE: Final = 44
 LEFT: Final = 56
 TOP: Final = 40
 _HUES: Final = {region: 360 * place // len(REGIONS) + 10 for place, region in enumerate(REGIONS)}
-_STAGES: Final = ("enumerated", "distinct", "distinct in what is read", "judged")
+ENUMERATED: Final = "enumerated"
+DISTINCT: Final = "distinct"
+DISTINCT_IN_WHAT_IS_READ: Final = "distinct in what is read"
+JUDGED: Final = "judged"
+_STAGES: Final = (ENUMERATED, DISTINCT, DISTINCT_IN_WHAT_IS_READ, JUDGED)  # counts of phase crash, as in result.json
 
 
 @dataclass(frozen=True, slots=True)

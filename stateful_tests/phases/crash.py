@@ -23,6 +23,7 @@ from snapcheck.model.law_names import Law
 from snapcheck.model.operations import Operation, Write
 from snapcheck.model.power_cut import Cut, Filling
 from snapcheck.model.setup import Setup
+from snapcheck.reports import timeline
 from snapcheck.stateful_tests.chooser import RandomChooser
 from snapcheck.stateful_tests.digest import digest, digest_of
 from snapcheck.stateful_tests.draw_operations import draw_operation
@@ -341,10 +342,10 @@ class _Crash:
     def _count(self, session: Session, judge: CutJudge) -> None:
         self._add_laws(session, judge.laws)
         counts, funnel = self._gatherer.answer.counts, judge.funnel
-        counts["enumerated"] += funnel.enumerated
-        counts["distinct"] += funnel.distinct
-        counts["distinct in what is read"] += funnel.read_set_distinct
-        counts["judged"] += funnel.judged
+        counts[timeline.ENUMERATED] += funnel.enumerated
+        counts[timeline.DISTINCT] += funnel.distinct
+        counts[timeline.DISTINCT_IN_WHAT_IS_READ] += funnel.read_set_distinct
+        counts[timeline.JUDGED] += funnel.judged
 
     def _add_laws(self, session: Session, laws: Mapping[Law, list[int]]) -> None:
         for law, (checked, violated) in laws.items():

@@ -49,7 +49,10 @@ def test_a_sound_log_passes_and_the_funnel_is_told(
     phase = result["phases"][0]
     assert (result["verdict"], phase["name"], phase["counts"]["workloads"]) == ("passed", "crash", 1)
     assert phase["counts"]["enumerated"] >= phase["counts"]["distinct"] >= phase["counts"]["judged"] > 0
-    assert (tmp_path / "report" / "report.html").exists()
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "distinct in what is read</span><b>0</b>" not in page
+    assert f"distinct in what is read</span><b>{phase['counts']['distinct in what is read']}</b>" in page
+    assert "repro/" not in page  # there is no history to run again
 
 
 def test_where_no_law_binds_the_verdict_is_unknown(
