@@ -49,8 +49,10 @@ def _replay(case: Case, driver: str, out: Path) -> ReplayState:
     target = target_of(driver)
     replayed = run_again(target, case.history, law=case.law)
     tell_replayed(replayed, case.title)
-    if replayed.state is ReplayState.STILL_FAILS and replayed.history.cut is not None:
-        say(f"  {how_to_open(write_disks(target, replayed.history, out / DISKS / case.name), target)}")
+    cut = replayed.history.cut
+    if replayed.state is ReplayState.STILL_FAILS and cut is not None:
+        paths = write_disks(target, replayed.history, out / DISKS / case.name)
+        say(f"  {how_to_open(paths, target, cut)}")
     return replayed.state
 
 

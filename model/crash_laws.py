@@ -45,6 +45,7 @@ class CutFacts:
     returned  it had returned before the power went
     fitting   the stages of the operation in which the device may be what was seen (crash.stages_that_fit)
     bound     the persistence model is one under which more is promised than that nobody dies
+    told      when the power went, in words, where that is neither during `what` nor after it
     """
 
     what: str
@@ -54,6 +55,7 @@ class CutFacts:
     seen: Observation
     fitting: frozenset[int]
     bound: bool = True
+    told: str = ""
 
     @property
     def name(self) -> str:
@@ -61,7 +63,7 @@ class CutFacts:
 
     @property
     def when(self) -> str:
-        return f"a cut after {self.what}" if self.returned else f"a cut during {self.what}"
+        return self.told or (f"a cut after {self.what}" if self.returned else f"a cut during {self.what}")
 
     @property
     def opened(self) -> bool:

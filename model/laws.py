@@ -470,13 +470,10 @@ def is_observable(law: Law, abilities: Abilities) -> bool:
 
 # --- texts ----------------------------------------------------------------------------------------
 def _unequal(name: str, summary: str, disk: View, memory: View, place: int = 0) -> Evidence:
-    return error(
-        Law.MEMORY_IS_DISK,
-        name,
-        summary,
-        f"on disk {_view_text(disk, place)}",
-        f"in memory {_view_text(memory, place)}",
-    )
+    on_disk, in_memory = f"on disk {_view_text(disk, place)}", f"in memory {_view_text(memory, place)}"
+    if is_dead(disk):
+        return error(Law.MEMORY_IS_DISK, name, f"{name} can not be read after a reopen", in_memory, on_disk)
+    return error(Law.MEMORY_IS_DISK, name, summary, on_disk, in_memory)
 
 
 def _view_text(view: View, place: int) -> str:

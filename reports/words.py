@@ -107,13 +107,23 @@ def cut_words(cut: PowerCut) -> str:
     filled = {each.fill for each in cut.devices} - {Filling.OLD}
     words = f"the power goes before {at} is sent, {lost or 'and nothing that was sent is lost'}"
     words += f", and {filled.pop().value} is there instead" if lost and filled else ""
-    return words + _AFTER[cut.after] + (f" ({_lost_words(cut.again) or 'nothing lost'})" if cut.again else "")
+    return words + _AFTER[cut.after] + _then_words(cut)
 
 
 _AFTER: Final = {
-    After.LOOK: "", After.USE: "; the disk is used further", After.REPAIR: "; the disk is repaired, and cut again",
-    After.OPEN: "; the disk is opened, and cut again",
+    After.LOOK: "", After.USE: "; the disk is used further", After.REPAIR: "; the disk is repaired",
+    After.OPEN: "; the disk is opened",
 }  # fmt: skip
+
+
+def _then_words(cut: PowerCut) -> str:
+    """Return what was done after the cut, or what a second one took: it has a log of its own."""
+    if cut.again is None:
+        steps = "; ".join(operation_words(step.operation) for step in cut.then)
+        return f": {steps}" if steps else ""
+    which = "repair" if cut.after is After.REPAIR else "first open"
+    lost = _lost_words(cut.again) or "and nothing of it is lost"
+    return f", and the power goes again at position {cut.again.at} of the log of the {which}, {lost}"
 
 
 def _lost_words(cut: Cut) -> str:

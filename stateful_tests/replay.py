@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import StartError, Target, TargetError, find_target
 from snapcheck.model.facts import Evidence, error
-from snapcheck.model.history import History, Result, Step
+from snapcheck.model.history import After, History, PowerCut, Result, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.stateful_tests.broken import LawBrokenError, broken_text
 from snapcheck.stateful_tests.power_cuts.again import cut_again, disks_left
@@ -135,12 +135,20 @@ def write_disks(target: Target, history: History, folder: Path) -> tuple[Path, .
     return tuple(paths)
 
 
-def how_to_open(paths: Sequence[Path], target: Target) -> str:
-    """Return a line that says where the disks are, and what shows what is wrong with them."""
-    shown = " ".join(map(str, paths))
-    what = f"the disk that the cut leaves: {shown}" if len(paths) == 1 else f"the disks that the cut leaves: {shown}"
-    tool = f"; look at it with `snapcheck check {paths[0]}`, or `qemu-img check {paths[0]}`"
-    return what + (tool if target.format == "qcow2" else "")
+def how_to_open(paths: Sequence[Path], target: Target, cut: PowerCut) -> str:
+    """Return a line that says where the disks that `cut` leaves are, and what shows what is wrong with them."""
+    shown, alone = " ".join(map(str, paths)), len(paths) == 1
+    what = f"the disk that the cut leaves: {shown}" if alone else f"the disks that the cut leaves: {shown}"
+    if cut.after is not After.LOOK:
+        return f"{what}; it is as it was before it was {_DONE[cut.after]}: what is wrong shows only after that"
+    if target.format != "qcow2":
+        return what
+    if alone:
+        return f"{what}; look at it with `snapcheck check {shown}`, or `qemu-img check {shown}`"
+    return f"{what}; compare them with {' and '.join(f'`qemu-img snapshot -l {path}`' for path in paths)}"
+
+
+_DONE: Final = {After.USE: "used further", After.REPAIR: "repaired", After.OPEN: "opened again"}
 
 
 def assert_holds(*, driver: str, history: History) -> None:
@@ -152,4 +160,4 @@ def assert_holds(*, driver: str, history: History) -> None:
     if done.history.cut is None:
         raise LawBrokenError(done.text)
     paths = write_disks(target, done.history, Path(mkdtemp(prefix="snapcheck-cut-")))
-    raise LawBrokenError(f"{done.text}\n{how_to_open(paths, target)}")
+    raise LawBrokenError(f"{done.text}\n{how_to_open(paths, target, done.history.cut)}")

@@ -40,6 +40,7 @@ _WRITTEN_MAX: Final = 64  # sectors at each end: where the starting images hold 
 _CUT_AGAIN_MAX: Final = 256  # states of an epoch of a repair
 _NOT_OPENED: Final = (Law.OPENS, Law.NO_CRASH, Law.NO_HANG)
 _SECOND: Final = Persistence.EPOCH
+_CUT_AGAIN: Final = "a second cut"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,16 +220,18 @@ def done_and_cut(left: Remnant, after: After, *, dog: Watchdog | None = None) ->
         return
     judge = new_judge(left.target, dog)
     for judged in judge.judge(log, left.disk, device=left.name, persistence=_SECOND, bound=_CUT_AGAIN_MAX):
-        found = _lost(left, after, observation(left.name, judged.seen, left.target))
-        if found is not None:
-            yield Found(found, replace(left.cut, after=after, again=judged.cut))
+        if _lost(left, after, observation(left.name, judged.seen, left.target), told=_CUT_AGAIN) is not None:
+            closely = observation(left.name, judge.look(image_of(left.disk, log, judged.cut)), left.target)
+            found = _lost(left, after, closely, told=_CUT_AGAIN)
+            assert found is not None, "a closer look shows the same"
+            yield Found(found, replace(left.cut, after=after, again=judged.cut, seen=(closely,)))
             return
     yield _whole(left, after, observation(left.name, judge.look(disk), left.target))
 
 
 def _whole(left: Remnant, after: After, observed: Observation) -> Found | None:
     """Judge what is there when it was done to the end: after a repair nothing is left to complain of."""
-    found, check = _lost(left, after, observed), observed.check
+    found, check = _lost(left, after, observed, told="this"), observed.check
     if found is None and after is After.REPAIR and check is not None:
         bad = check.corruptions + check.leaks + check.copied_missing
         if bad:
@@ -237,11 +240,14 @@ def _whole(left: Remnant, after: After, observed: Observation) -> Found | None:
     return HELD if found is None else Found(found, replace(left.cut, after=after, seen=(observed,)))
 
 
-def _lost(left: Remnant, after: After, observed: Observation) -> Evidence | None:
-    """Return what speaks against the driver when `observed` is not what the first cut left any more."""
+def _lost(left: Remnant, after: After, observed: Observation, *, told: str) -> Evidence | None:
+    """Return what speaks against the driver when `observed` is not what the first cut left any more.
+
+    `told` says what came after that one.
+    """
     course = Course(({left.name: exactly(left.device)},), frozenset())
     fitting = stages_that_fit(course, left.device, observed)
-    facts = CutFacts(left.what, left.device, course, returned=True, seen=observed, fitting=fitting)
+    facts = CutFacts(left.what, left.device, course, returned=True, seen=observed, fitting=fitting, told=told)
     worst = next((evidence for _, evidence in crash_laws.judge(facts) if evidence is not None), None)
     return None if worst is None else going_on(after, left.what, left.name, worst)
 

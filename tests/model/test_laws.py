@@ -527,6 +527,13 @@ def test_memory_is_disk_is_broken_by_content_that_changes_with_a_reopen() -> Non
     assert evidence.summary == "the content of d0 is another one after a reopen, from sector 7 on"
 
 
+def test_memory_is_disk_is_broken_by_a_device_that_can_not_be_read_after_a_reopen() -> None:
+    seen = Observation("d0", Level.FULL, view(device()), View(errors=("list: EIO",)), (), Check())
+    evidence = the_evidence(judged(Law.MEMORY_IS_DISK, world(device()), List("d0"), seen=[seen]))
+    assert evidence.summary == "d0 can not be read after a reopen"
+    assert (evidence.expected.split()[:2], evidence.actual) == (["in", "memory"], "on disk unreadable (list: EIO)")
+
+
 def test_memory_is_disk_lets_a_node_be_dead_only_at_a_step_with_a_fault() -> None:
     dead = View(errors=("list: EIO", "size: EIO", "content: EIO"))
     seen = [replace(full(device()), memory=dead)]

@@ -20,6 +20,7 @@ LOG = tuple(
 CUT = PowerCut(
     "sector-torn", (Cut("d0", 5, dropped=(3,)), Cut("d1", 5, torn=(TornWrite(4, (0,)),))), log=LOG
 )  # fmt: skip
+THREE_LOST = PowerCut("epoch", (Cut("d0", 7, dropped=(3,)),))
 
 
 @pytest.fixture
@@ -78,8 +79,22 @@ def test_a_run_without_power_cuts_has_no_funnel(failed: RunResult) -> None:
     ),
     (
         PowerCut("epoch", (Cut("d0", 7),), after=After.OPEN, again=Cut("d0", 2, (1,))),
-        "the power goes before 7 is sent, and nothing that was sent is lost; the disk is opened, and cut again"
-        " (of d0 is lost: 1)",
+        "the power goes before 7 is sent, and nothing that was sent is lost; the disk is opened, and the power goes"
+        " again at position 2 of the log of the first open, of d0 is lost: 1",
+    ),
+    (
+        PowerCut("epoch", (Cut("d0", 7),), after=After.REPAIR, again=Cut("d0", 0)),
+        "the power goes before 7 is sent, and nothing that was sent is lost; the disk is repaired, and the power goes"
+        " again at position 0 of the log of the repair, and nothing of it is lost",
+    ),
+    (
+        replace(THREE_LOST, after=After.REPAIR),
+        "the power goes before 7 is sent, of d0 is lost: 3; the disk is repaired",
+    ),
+    (
+        replace(THREE_LOST, after=After.USE, then=(Step(Create("d0", "a")), Step(Goto("d0", "1")))),
+        "the power goes before 7 is sent, of d0 is lost: 3; the disk is used further: create d0 name='a';"
+        " goto d0 snapshot_id='1'",
     ),
 ])  # fmt: skip
 def test_what_a_cut_took_is_told_in_words(cut: PowerCut, words: str) -> None:

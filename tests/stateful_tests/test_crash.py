@@ -47,7 +47,7 @@ from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, P
 from snapcheck.stateful_tests.power_cuts.recording import Recorded, Recording, record
 from snapcheck.stateful_tests.power_cuts.seeing import eyes_of, observation
 from snapcheck.stateful_tests.power_cuts.workloads import CHANGING_KINDS, STARTS, crash_operations, starts
-from snapcheck.stateful_tests.replay import ReplayState, replay, write_disks
+from snapcheck.stateful_tests.replay import ReplayState, how_to_open, replay, write_disks
 from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
 from snapcheck.stateful_tests.seeded_bugs import POWER_CUTS, SeededBug
 from snapcheck.stateful_tests.seeded_bugs.planting import Insider
@@ -243,6 +243,8 @@ def test_group_cut_is_broken_when_a_group_goes_backwards() -> None:
     assert judge_recorded(history) == (found[0].evidence,)
     again = replay(target, history, law=Law.GROUP_CUT)
     assert again.state is ReplayState.STILL_FAILS
+    hint = how_to_open((Path("d0.qcow2"), Path("d1.qcow2")), target, found[0].cut)
+    assert hint.endswith("compare them with `qemu-img snapshot -l d0.qcow2` and `qemu-img snapshot -l d1.qcow2`")
     assert replay(ENGINE, history).state is ReplayState.FIXED
 
 
@@ -362,6 +364,8 @@ def test_a_first_open_that_writes_is_cut_itself() -> None:
         found = [*(each for each in seen if isinstance(each, Found)), *opened_again]
         assert {each.evidence.law for each in found} == laws
         assert {each.cut.after for each in opened_again} == ({After.OPEN} if laws else set())
+        assert all("a second cut corrupts the image" in each.evidence.summary for each in opened_again)
+        assert all("refcount 0, references 1" in each.evidence.actual for each in opened_again)
         assert going_on.laws[Law.REPAIR_IS_SAFE][0] > len(going_on.tried)  # the opens besides the repairs
 
 
@@ -387,7 +391,9 @@ def test_safe_to_use_is_broken_when_a_driver_writes_over_what_a_snapshot_holds()
     history = recording_of(target, SMALL, Create("d0", "a"), Goto("d0", "a")).history
     again = replay(target, replace(history, cut=found[0].cut), law=Law.SAFE_TO_USE)
     assert again.state is ReplayState.STILL_FAILS
-    assert "the disk is used further" in again.text
+    assert "the disk is used further: write d0 sector=0 " in again.text
+    assert again.history.cut is not None
+    assert "as it was before it was used further" in how_to_open((Path("d0.qcow2"),), target, again.history.cut)
 
 
 def test_going_on_with_what_the_engine_leaves_breaks_nothing() -> None:
