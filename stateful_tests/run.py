@@ -290,7 +290,7 @@ def _scope(name: str, options: RunOptions, length: int, counts: Mapping[str, int
     if name == sweep.NAME:
         return sweep.scope(options.profile, devices=options.devices, length=max(1, length))
     if name == crash.NAME:
-        return crash.scope(options.profile, devices=options.devices, length=max(1, length), counts=counts)
+        return crash.scope(options.profile, devices=options.devices, length=length, counts=counts)
     if name == tour.NAME:
         return "every transition"
     steps = walk.STEPS_MAX if name == walk.NAME else stateful.STEPS_MAX

@@ -87,19 +87,29 @@ REACHES: Final = {
 
 
 def scope(profile: Profile, *, devices: int, length: int, counts: Mapping[str, int]) -> str:
-    """Return what was done when every sequence of up to `length` operations was, and it came to `counts`."""
+    """Return what was done when every sequence of up to `length` operations was (0: none), and it came to `counts`."""
     reach = REACHES[profile]
     groups = "1 device" if devices == 1 else f"1 to {min(devices, 3)} devices"
     models = ", ".join(dict.fromkeys(_words(plan) for plan in reach.plans))
     gone, needed = counts.get(GONE_ON_WITH, 0), counts.get(DISKS, 0) - counts.get(NO_NEED, 0)
-    lengths = f"{length} and some of 2" if reach.pairs else f"{length}"
-    cuts = f"a cut at every place of sequences of length {lengths} from {reach.points} images on {groups}, {models}"
-    return f"{cuts}, going on with {gone:,} of {needed:,} disks that differ in what is read"
+    which = f"{_which(reach, length)} from {reach.points} images on {groups}"
+    further = f"going on with {gone:,} of {needed:,} disks that differ in what is read"
+    return f"a cut at every place of {which}, {models}, {further}"
+
+
+def _which(reach: Reach, length: int) -> str:
+    """Return which sequences were cut when all of up to `length` operations were."""
+    some = [*range(length + 1, min(length + 1, reach.length) + 1), *((2,) if reach.pairs else ())]
+    told = [f"all sequences of length {length}"] if length else []
+    told += [f"some{'' if length else ' sequences'} of length {' and '.join(map(str, some))}"] if some else []
+    return " and ".join(told)
 
 
 def _words(plan: Plan) -> str:
     model = plan.persistence[0].value if plan.fill is Filling.OLD else f"lost sectors with {plan.fill.value}"
-    return model if plan in _ALL_OF else f"up to {plan.bound} states of {model}"
+    if plan in _ALL_OF:
+        return f"{model} (what breaks a law is told as the simplest part of it that does, like {_BEYOND[0].value})"
+    return f"up to {plan.bound} states of {model}"
 
 
 def run(unit: Unit, control: Control) -> Answer:

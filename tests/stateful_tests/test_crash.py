@@ -179,10 +179,24 @@ def test_the_engine_passes_with_every_law_of_power_cuts_checked() -> None:
     (phase,) = result.phases
     assert {"enumerated", "distinct", "judged", "workloads"} <= phase.counts.keys()
     assert not phase.complete
-    assert "sequences of length 1" in phase.scope
+    assert phase.scope.startswith(
+        "a cut at every place of some sequences of length 1 and 2 from 13 images on 1 to 2 devices"
+    )
     gone_on_with, needed = phase.counts[crash.GONE_ON_WITH], phase.counts[crash.DISKS] - phase.counts[crash.NO_NEED]
     assert 0 < gone_on_with < needed
     assert phase.scope.endswith(f"going on with {gone_on_with} of {needed} disks that differ in what is read")
+
+
+def test_the_scope_says_which_sequences_were_all_cut_and_which_in_part() -> None:
+    def told(profile: Profile, length: int) -> str:
+        return crash.scope(profile, devices=1, length=length, counts={}).partition(" from ")[0].partition(" of ")[2]
+
+    assert told(Profile.QUICK, 0) == "some sequences of length 1 and 2"
+    assert told(Profile.QUICK, 1) == "all sequences of length 1 and some of length 2"
+    assert [told(Profile.DEEP, length) for length in range(4)] == [
+        "some sequences of length 1", "all sequences of length 1 and some of length 2",
+        "all sequences of length 2 and some of length 3", "all sequences of length 3",
+    ]  # fmt: skip
 
 
 def test_once_all_workloads_of_a_length_were_judged_it_is_gone_on_with_every_disk_that_they_left(
