@@ -74,6 +74,8 @@ def _many(count: int) -> Iterator[Operation]:
 
 _SHARED: Final = (Create("d0", "a"), Write("d0", 0, 8, 20), Create("d0", "b"), Write("d0", 32, 4, 21))
 _SHARED_BY_ALL: Final = (AllCreate("a"), Write("d0", 0, 4, 20), Write("d1", 0, 4, 20))
+# An L1 of two sectors, each with an entry that differs from that of a snapshot: half of one table is none of the two.
+_BOTH_SECTORS: Final = (Write("d0", 4150, 2, 20), Create("d0", "a"), Write("d0", 0, 2, 30), Write("d0", 4150, 2, 31))
 PAIRED: Final = "shared clusters"  # the image on which a write is followed by something else at once
 # In words, the simplest first. With clusters of 512 bytes an L1 entry maps 32 KiB, a cluster has 64 of them, a block
 # counts 256 clusters, and a table of one cluster has 64 blocks: 8 MiB.
@@ -88,7 +90,7 @@ STARTS: Final = (
     ("refcount block about to grow", _one(sectors=246)),
     ("after a resize", _one(*_SHARED[:2], Resize("d0", 88), Write("d0", 80, 4, 22))),
     ("full L1", _one(Write("d0", 0, 2, 20), Create("d0", "a"), Write("d0", 4090, 2, 21), sectors=4096, tag=0)),
-    ("L1 of more than a sector", _one(Write("d0", 4150, 2, 20), Create("d0", "a"), sectors=4160, tag=0)),
+    ("L1 of more than a sector", _one(*_BOTH_SECTORS, sectors=4160, tag=0)),
     ("many snapshots", _one(*_many(8), sectors=16)),
     ("clusters of 64 KiB", _one(*_SHARED, sectors=256, cluster_bytes=65536)),
     ("three devices", _group(3, *_SHARED_BY_ALL, Write("d2", 0, 4, 20))),
