@@ -154,9 +154,26 @@ class Tree:
         self.possible += possible
         self.sampled += not self._complete
         self.enumerated += possible if self._complete else min(int(born.ways[epoch].sum()), possible - 1)
-        firsts = np.unique(born.hashes[epoch], return_index=True)[1]
-        born.until[np.delete(epoch, firsts)] = -1  # the same as an earlier one
-        self.distinct += len(firsts)
+        self.distinct += self._join_spans(epoch)
+
+    def _join_spans(self, epoch: Ids) -> int:
+        """Make equal states one whose spans meet or overlap, the first of them; return how many are left."""
+        born = self._all
+        in_order = np.sort(born.hashes[epoch])
+        if not (in_order[1:] == in_order[:-1]).any():
+            return len(epoch)
+        ordered = epoch[np.lexsort((-born.kept[epoch], ~born.whole[epoch], born.at[epoch], born.hashes[epoch]))]
+        at, until, hashes = born.at[ordered], born.until[ordered], born.hashes[ordered]
+        # Each disk gets positions of its own, so that one running maximum says how far the spans so far reach.
+        shift = np.append(0, np.cumsum(hashes[1:] != hashes[:-1])) * (int(until.max()) + 2)
+        reach = np.maximum.accumulate(until + shift)
+        starts = np.append(0, np.flatnonzero((at + shift)[1:] > reach[:-1] + 1) + 1)
+        ends = np.append(starts[1:], len(ordered)) - 1
+        ways = np.add.reduceat(born.ways[ordered], starts)
+        born.until[ordered] = -1
+        born.until[ordered[starts]] = (reach - shift)[ends]
+        born.ways[ordered[starts]] = ways
+        return len(starts)
 
     def _add(self, born: _Born) -> Ids:
         """Append states and return their numbers."""
@@ -170,23 +187,26 @@ class Tree:
         """Let a write survive on top of the states that it may land on, be lost, or be torn."""
         columns, candidates = self._columns, self._candidates(place)
         parents = self._some(candidates)
-        known = self._epoch if not columns.lost else self._epoch[:0]
+        forced = write.entry.fua and self._plan.flushes
+        # Where no state goes on as it is, one that is there again has a span of its own, and a cut of its own.
+        known = self._epoch[:0] if columns.lost or forced else self._alive
         before = self._full
         results = self._merge(self._landed(parents, place, columns.survives[place]), known=known)
         self._full = int(results[parents == before][0])
         ways_before = self._ways + self._ways_torn
-        if columns.lost:  # what is lost changes something as well, so no state goes on as it is
+        if forced:
+            self._go_on_with(np.unique(results), until=write.entry.number)
+            self._ways_over += ways_before
+        elif columns.lost:  # what is lost changes something as well
             filled = self._merge(self._landed(parents, place, columns.lost[place], survives=False), known=results)
             results = np.union1d(results, filled)
             torn = self._tear(place, parents, before, known=results)
             self._go_on_with(np.union1d(results, torn), until=write.entry.number)
             self._ways_over, self._ways = self._ways_over + ways_before, self._ways * 2
-        elif write.entry.fua and self._plan.flushes:
-            self._go_on_with(np.unique(results), until=write.entry.number)
-            self._ways_over += ways_before
         else:
-            torn = self._tear(place, parents, before, known=self._epoch)
-            self._alive = np.union1d(self._alive, np.union1d(results, torn))
+            self._alive = np.union1d(self._alive, results)
+            if self._tears:
+                self._alive = np.union1d(self._alive, self._tear(place, parents, before, known=self._alive))
             if self._plan.persistence in _ALL_SUBSETS:
                 self._ways *= 2
             else:

@@ -250,6 +250,25 @@ def test_a_write_with_fua_is_there_whatever_comes_later() -> None:
     assert funnel.enumerated == funnel.possible == 6
 
 
+def test_a_state_that_fua_has_ended_lives_again_when_it_is_written_again() -> None:
+    log = WriteLog()
+    base = MemoryFile("d0", bytes(SECTOR))
+    for letter, fua in (b"a", False), (b"b", True), (b"a", False):
+        log.add("d0", Sort.WRITE, 0, SECTOR, data=letter * SECTOR, fua=fua)
+    assert spans_of(log, base, Persistence.EPOCH) == {
+        "-": [range(2)], "a": [range(1, 2), range(3, 4)], "b": [range(2, 4)],
+    }  # fmt: skip
+
+
+def spans_of(log: WriteLog, base: MemoryFile, persistence: Persistence) -> dict[str, list[range]]:
+    """Return at which positions each disk may be left."""
+    spans: dict[str, list[range]] = {}
+    for states in states_of(log, base, device="d0", persistence=persistence, funnel=Funnel()):
+        for disk, at, until in zip(as_rows(states), states.at.tolist(), states.until.tolist(), strict=True):
+            spans.setdefault(letters([disk])[0], []).append(range(at, until + 1))
+    return spans
+
+
 def test_epochs_that_ended_before_are_left_out() -> None:
     base, log = three_writes()
     log.add("d0", Sort.FLUSH)
