@@ -27,6 +27,7 @@ _ALL_SUBSETS: Final = (Persistence.EPOCH, Persistence.SECTOR_TORN, Persistence.N
 Ids = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 Flags = NDArray[np.bool_]
+_APART: Final = np.uint64(0x9E3779B97F4A7C15)  # any odd number, to tell states with the same disk apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,12 +329,12 @@ class Tree:
     def _merge(self, born: _Born, *, known: Ids) -> Ids:
         """Return the state that each of `born` became: an equal one that is `known`, or one that is added.
 
-        Of equal ones that with the most survivors is added.
+        Equal are the same disks with which the model has the same in store, so that what arises from one of them may
+        as well arise from the others. Of equal ones that with the most survivors is added.
         """
         order = np.argsort(-born.kept, kind="stable")
-        known = np.unique(known)
-        hashes = np.concatenate((self._all.hashes[known], born.hashes[order]))
-        _, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        keys = np.concatenate((self._equal(self._all)[known], self._equal(born)[order]))
+        _, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
         fresh = firsts >= len(known)
         states = np.zeros(len(firsts), dtype=np.int64)
         states[~fresh] = known[firsts[~fresh]]
@@ -346,9 +347,15 @@ class Tree:
         all_ways = self._all.ways
         np.add.at(all_ways, results, born.ways)
         np.minimum(all_ways, _WAYS_MAX, out=all_ways)
-        np.maximum.at(self._all.kept, results, born.kept)
-        np.logical_or.at(self._all.whole, results, born.whole)
         return results
+
+    def _equal(self, born: _Born) -> Hashes:
+        """Return a number for each state, the same for those that are equal."""
+        if self._tears:
+            return born.hashes + np.where(born.whole, np.uint64(0), _APART)
+        if self._plan.persistence in _ALL_SUBSETS:
+            return born.hashes
+        return born.hashes + born.kept.astype(np.uint64) * _APART
 
     def _go_on_with(self, states: Ids, *, until: int) -> None:
         """Let writes land on `states` alone from now on; the others can not be left after position `until`."""

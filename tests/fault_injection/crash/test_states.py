@@ -269,6 +269,15 @@ def spans_of(log: WriteLog, base: MemoryFile, persistence: Persistence) -> dict[
     return spans
 
 
+def test_what_lands_on_a_disk_that_is_there_again_is_told_by_writes_that_may_be_lost() -> None:
+    log = WriteLog()
+    base = MemoryFile("d0", bytes(2 * SECTOR))
+    for place, letter in (0, b"a"), (0, b"b"), (0, b"a"), (1, b"x"):
+        log.add("d0", Sort.WRITE, place * SECTOR, SECTOR, data=letter * SECTOR)
+    states = next(states_of(log, base, device="d0", persistence=Persistence.ONE_DROPPED, funnel=Funnel()))
+    assert max(len(states.cut(number).dropped) for number in range(len(states))) == 1
+
+
 def test_epochs_that_ended_before_are_left_out() -> None:
     base, log = three_writes()
     log.add("d0", Sort.FLUSH)
