@@ -10,6 +10,7 @@ from typing import Final
 OPERATION_SECONDS_MAX: Final = 20.0  # thousands of times what an operation on a small image takes
 AGAIN_SECONDS_MAX: Final = 3.0  # for what has hung before: that it may take long need not be learned twice
 _TICK_SECONDS: Final = 0.5
+_REPEAT_SECONDS: Final = 1.0  # until an operation that was told to end is told again
 
 
 class HangError(BaseException):
@@ -20,7 +21,8 @@ class Watchdog:
     """Watches the thread that made it: `begin` and `end` stand around each operation, and cost next to nothing.
 
     It reaches loops of Python code, with I/O or without. A call that blocks inside C code is out of its reach.
-    Once it had to end an operation of a kind, the next ones of that kind get less time.
+    An operation that goes on is told again: the first time may strike code whose exceptions Python drops, such as a
+    callback of the garbage collector. Once it had to end one of a kind, the next ones of that kind get less time.
     """
 
     __slots__ = ("_begun", "_ended", "_kind", "_seconds_max", "_stopped", "_thread_id")
@@ -55,12 +57,16 @@ class Watchdog:
 
     def run(self) -> None:
         """Look at the clock until `stop`; this is the body of the watching thread."""
+        told, told_at = -1.0, 0.0  # the operation that was told to end, by its beginning, and when
         while not self._stopped.wait(min(_TICK_SECONDS, self._seconds_max / 4)):
-            begun = self._begun
-            if begun is not None and time.monotonic() - begun > self._bound():
-                self._begun = None
-                self._ended.add(self._kind)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), ctypes.py_object(HangError))
+            begun, now = self._begun, time.monotonic()
+            if begun is None or now - begun <= self._bound():
+                continue
+            if begun == told and now - told_at < _REPEAT_SECONDS:
+                continue
+            told, told_at = begun, now
+            self._ended.add(self._kind)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), ctypes.py_object(HangError))
 
     def stop(self) -> None:
         self._stopped.set()

@@ -40,3 +40,14 @@ def test_what_has_hung_once_is_not_waited_for_as_long_again(monkeypatch: pytest.
             took[kind].append(time.monotonic() - begun)
     assert took["open"][1] < took["open"][0]
     assert took["read"][0] >= 1.0
+
+
+def deaf_at_first() -> None:
+    with suppress(HangError):  # as Python does in a callback of its garbage collector
+        loop_for(30)
+    loop_for(30)
+
+
+def test_an_operation_is_told_again_when_the_first_time_was_lost() -> None:
+    with watchdog(seconds_max=0.2) as dog, dog.watching(), pytest.raises(HangError):
+        deaf_at_first()
