@@ -28,7 +28,7 @@ class Funnel:
 
     enumerated  subsets of writes that were covered, of `possible` ones; neither is counted beyond `WAYS_MAX`
     sampled     epochs of which not all subsets were covered
-    distinct    different disks among them, by epoch
+    distinct    different disks among them, by epoch; one that can be left, then not, and then again counts again
     read_set_distinct  those that differ in anything that opening, listing, checking and reading look at
     judged      states whose verdict was computed
     plain       of those, the ones that only the plain judge can take

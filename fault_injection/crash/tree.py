@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from snapcheck.fault_injection.crash.columns import Columns, Effect, Rows, columns_of
 from snapcheck.fault_injection.crash.cuts import Persistence, SectorWrite
+from snapcheck.fault_injection.crash.ways import DROPPED_MAX, Ways
 from snapcheck.fault_injection.write_log import Sort
 from snapcheck.impl.blockfile import MemoryFile
 from snapcheck.model.power_cut import Cut, Filling, TornWrite
@@ -21,12 +22,13 @@ from snapcheck.model.power_cut import Cut, Filling, TornWrite
 _TORN_SUBSETS_MAX: Final = 64  # of the sectors of one write
 _CARRIED_MIN: Final = 16  # states that are carried on however many there are
 _WAYS_MAX: Final = 1e300
-_DROPPED_MAX: Final = {Persistence.ONE_DROPPED: 1, Persistence.TWO_DROPPED: 2}
 _ALL_SUBSETS: Final = (Persistence.EPOCH, Persistence.SECTOR_TORN, Persistence.NO_BARRIERS)
 
 Ids = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 Flags = NDArray[np.bool_]
+_NONE: Final[Ids] = np.array([], dtype=np.int64)
+_APART: Final = np.uint64(0x9E3779B97F4A7C15)  # any odd number, to tell states with the same disk apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class States:
     """Different states of one device, in some epochs that follow each other; an element, or a row, for each.
+
+    A disk that can be left, then not (a FUA write came), and then again is a state for each of these spans.
 
     rows   the versions of the columns
     at     the first position of a cut that leaves the state
@@ -96,6 +100,7 @@ class Tree:
         self._plan, self._window, self._rng = plan, window, rng
         self._writes = [write for write in window if write.entry.sort is not Sort.FLUSH]
         self._tears = plan.persistence is Persistence.SECTOR_TORN
+        self._keeps_one = plan.persistence is Persistence.ONE_KEPT
         self._columns = columns_of(self._writes, base, fill=plan.fill, torn=self._tears)
         width, versions = self._columns.width, self._columns.versions_max
         self._keys = rng.integers(0, 1 << 64, size=(width, versions), dtype=np.uint64)
@@ -141,22 +146,38 @@ class Tree:
     # --- epochs -----------------------------------------------------------------------------------
     def _start_epoch(self, first: int, *, place: int) -> None:
         self._roots[first] = self._place = place
-        self._root = self._full = first  # in the latter everything survived
+        self._root = self._full = first  # of the former nothing survived, of the latter everything
         self._epoch = self._alive = _ids(first)  # all states of the epoch, and those that writes can still land on
-        self._ways, self._ways_over = 1, 0  # that lead to those that are alive, and to the others
-        self._ways_torn = 0  # and with a torn write to those that are alive
+        self._ways = Ways(self._plan.persistence)
         self._complete = True
 
     def _end_epoch(self, until: int) -> None:
         born, epoch = self._all, self._epoch
         born.until[epoch[born.until[epoch] < 0]] = until
-        possible = self._ways + self._ways_torn + self._ways_over
+        possible = self._ways.possible
         self.possible += possible
         self.sampled += not self._complete
         self.enumerated += possible if self._complete else min(int(born.ways[epoch].sum()), possible - 1)
-        firsts = np.unique(born.hashes[epoch], return_index=True)[1]
-        born.until[np.delete(epoch, firsts)] = -1  # the same as an earlier one
-        self.distinct += len(firsts)
+        self.distinct += self._join_spans(epoch)
+
+    def _join_spans(self, epoch: Ids) -> int:
+        """Make equal states one whose spans meet or overlap, the first of them; return how many are left."""
+        born = self._all
+        in_order = np.sort(born.hashes[epoch])
+        if not (in_order[1:] == in_order[:-1]).any():
+            return len(epoch)
+        ordered = epoch[np.lexsort((-born.kept[epoch], ~born.whole[epoch], born.at[epoch], born.hashes[epoch]))]
+        at, until, hashes = born.at[ordered], born.until[ordered], born.hashes[ordered]
+        # Each disk gets positions of its own, so that one running maximum says how far the spans so far reach.
+        shift = np.append(0, np.cumsum(hashes[1:] != hashes[:-1])) * (int(until.max()) + 2)
+        reach = np.maximum.accumulate(until + shift)
+        starts = np.append(0, np.flatnonzero((at + shift)[1:] > reach[:-1] + 1) + 1)
+        ends = np.append(starts[1:], len(ordered)) - 1
+        ways = np.add.reduceat(born.ways[ordered], starts)
+        born.until[ordered] = -1
+        born.until[ordered[starts]] = (reach - shift)[ends]
+        born.ways[ordered[starts]] = ways
+        return len(starts)
 
     def _add(self, born: _Born) -> Ids:
         """Append states and return their numbers."""
@@ -168,43 +189,43 @@ class Tree:
     # --- one write --------------------------------------------------------------------------------
     def _step(self, place: int, write: SectorWrite) -> None:
         """Let a write survive on top of the states that it may land on, be lost, or be torn."""
-        columns, candidates = self._columns, self._candidates(place)
-        parents = self._some(candidates)
-        known = self._epoch if not columns.lost else self._epoch[:0]
-        before = self._full
-        results = self._merge(self._landed(parents, place, columns.survives[place]), known=known)
-        self._full = int(results[parents == before][0])
-        ways_before = self._ways + self._ways_torn
-        if columns.lost:  # what is lost changes something as well, so no state goes on as it is
-            filled = self._merge(self._landed(parents, place, columns.lost[place], survives=False), known=results)
-            results = np.union1d(results, filled)
-            torn = self._tear(place, parents, before, known=results)
-            self._go_on_with(np.union1d(results, torn), until=write.entry.number)
-            self._ways_over, self._ways = self._ways_over + ways_before, self._ways * 2
-        elif write.entry.fua and self._plan.flushes:
-            self._go_on_with(np.unique(results), until=write.entry.number)
-            self._ways_over += ways_before
-        else:
-            torn = self._tear(place, parents, before, known=self._epoch)
-            self._alive = np.union1d(self._alive, np.union1d(results, torn))
-            if self._plan.persistence in _ALL_SUBSETS:
-                self._ways *= 2
-            else:
-                self._ways_over += int(self._all.ways[candidates].sum())
+        forced, columns = write.entry.fua and self._plan.flushes, self._columns
+        fills = bool(columns.lost) and not forced  # what is lost changes something as well
+        self._ways.write(forced=forced, fills=fills, tears=0 if forced else self._tears_of(place))
+        parents = self._some(self._candidates(place, forced=forced))
+        lost = parents if self._plan.persistence in _ALL_SUBSETS or not fills else self._some(self._alive)
+        # Where no state goes on as it is, one that is there again has a span of its own, and a cut of its own.
+        states = _NONE if forced or fills else self._alive
+        before, root = self._full, self._root
+        landed = self._merge(self._landed(parents, place, columns.survives[place]), known=states)
+        states = np.union1d(states, landed)
+        self._full = int(landed[parents == before][0])
+        if forced and self._keeps_one:
+            self._root = int(landed[parents == root][0])
+        if fills:
+            filled = self._merge(self._landed(lost, place, columns.lost[place], survives=False), known=states)
+            states = np.union1d(states, filled)
+            if self._keeps_one:
+                self._root = int(filled[lost == root][0])
+        if self._tears and not forced:
+            states = np.union1d(states, self._tear(place, parents, before, known=states))
+        if forced or fills:
+            self._all.until[self._alive] = write.entry.number
+        self._alive = states
 
-    def _candidates(self, place: int) -> Ids:
-        """Return the states that a write may land on."""
-        dropped_max = _DROPPED_MAX.get(self._plan.persistence)
+    def _candidates(self, place: int, *, forced: bool) -> Ids:
+        """Return the states that a write may land on; one that is `forced` is not lost."""
+        dropped_max = DROPPED_MAX.get(self._plan.persistence)
         if dropped_max is not None:
             return self._alive[place - self._place - self._all.kept[self._alive] <= dropped_max]
-        if self._plan.persistence is Persistence.PREFIX:
-            return _ids(self._full)
-        if self._plan.persistence is Persistence.ONE_KEPT:
-            return np.union1d(_ids(self._root), _ids(self._full))
-        return self._alive
+        return self._always() if self._keeps_one and not forced else self._alive
+
+    def _always(self) -> Ids:
+        """Return the states that are carried on however many there are."""
+        return np.unique(np.array([self._full, self._root if self._keeps_one else self._full], dtype=np.int64))
 
     def _some(self, states: Ids) -> Ids:
-        """Return `states`, or where there is no room for so many some of them, the full one always.
+        """Return `states`, or where there is no room for so many some of them, and those of `_always`.
 
         Those with a torn write get the room that the others leave.
         """
@@ -212,7 +233,7 @@ class Tree:
         whole = self._all.whole[states]
         untorn = self._drawn(states[whole], room)
         torn = self._drawn(states[~whole], room - len(untorn))
-        return np.union1d(np.union1d(untorn, torn), _ids(self._full))
+        return np.union1d(np.union1d(untorn, torn), self._always())
 
     def _drawn(self, states: Ids, room: int) -> Ids:
         """Return `states`, or some of them where there are more than there is room for."""
@@ -250,17 +271,14 @@ class Tree:
         That is done to `parents` of which no write is torn yet, `full` among them. Returns what becomes of them.
         """
         effect = self._columns.survives[place]
-        count, alone = len(effect.columns), self._lengthens_alone(place)
-        tears = 2**count - 2 + alone
-        self._ways_torn *= 2
-        if not self._tears or not count or not tears:
-            return known[:0]
+        count, alone, tears = len(effect.columns), self._lengthens_alone(place), self._tears_of(place)
+        if not tears:
+            return _NONE
         subsets = self._subsets(count)
         if alone:
             subsets = np.concatenate((subsets, np.zeros((1, count), dtype=np.bool_)))
         chosen = self._some_to_tear(parents[self._all.whole[parents]], full, subsets=len(subsets))
         self._complete = self._complete and len(subsets) == tears
-        self._ways_torn += self._ways * tears
         whole = self._landed(np.repeat(chosen, len(subsets)), place, effect)
         kept = np.tile(subsets, (len(chosen), 1))
         old = self._all.rows[whole.parent][:, effect.columns]
@@ -276,6 +294,11 @@ class Tree:
         torn = np.tile(np.arange(first, len(self._lost_sectors), dtype=np.int64), len(chosen))
         hashes = whole.hashes + undone.sum(axis=1, dtype=np.uint64)
         return self._merge(whole._replace(hashes=hashes, torn=torn, whole=np.zeros(len(torn), np.bool_)), known=known)
+
+    def _tears_of(self, place: int) -> int:
+        """Return in how many ways a write may be torn."""
+        count = len(self._columns.survives[place].columns)
+        return 2**count - 2 + self._lengthens_alone(place) if self._tears and count else 0
 
     def _lengthens_alone(self, place: int) -> bool:
         """Tell whether a write has sectors that change nothing but the length of the file."""
@@ -308,12 +331,12 @@ class Tree:
     def _merge(self, born: _Born, *, known: Ids) -> Ids:
         """Return the state that each of `born` became: an equal one that is `known`, or one that is added.
 
-        Of equal ones that with the most survivors is added.
+        Equal are the same disks with which the model has the same in store, so that what arises from one of them may
+        as well arise from the others. Of equal ones that with the most survivors is added.
         """
         order = np.argsort(-born.kept, kind="stable")
-        known = np.unique(known)
-        hashes = np.concatenate((self._all.hashes[known], born.hashes[order]))
-        _, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        keys = np.concatenate((self._equal(self._all)[known], self._equal(born)[order]))
+        _, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
         fresh = firsts >= len(known)
         states = np.zeros(len(firsts), dtype=np.int64)
         states[~fresh] = known[firsts[~fresh]]
@@ -326,15 +349,15 @@ class Tree:
         all_ways = self._all.ways
         np.add.at(all_ways, results, born.ways)
         np.minimum(all_ways, _WAYS_MAX, out=all_ways)
-        np.maximum.at(self._all.kept, results, born.kept)
-        np.logical_or.at(self._all.whole, results, born.whole)
         return results
 
-    def _go_on_with(self, states: Ids, *, until: int) -> None:
-        """Let writes land on `states` alone from now on; the others can not be left after position `until`."""
-        over = np.setdiff1d(self._alive, states)
-        self._all.until[over] = until
-        self._alive = states
+    def _equal(self, born: _Born) -> Hashes:
+        """Return a number for each state, the same for those that are equal."""
+        if self._tears:
+            return born.hashes + np.where(born.whole, np.uint64(0), _APART)
+        if self._plan.persistence in _ALL_SUBSETS:
+            return born.hashes
+        return born.hashes + born.kept.astype(np.uint64) * _APART
 
 
 def _ids(number: int) -> Ids:
