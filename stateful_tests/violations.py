@@ -20,7 +20,7 @@ from snapcheck.stateful_tests.units import Failure
 
 VIOLATIONS_MAX: Final = 25  # different ones that are shrunk and shown; all are counted by their laws
 _SHARES: Final = {Severity.ERROR: 1.0, Severity.WARNING: 0.1}  # of the time for one, as nobody waits for a warning
-_SHARES_IN_ALL: Final = 6
+_SHARES_IN_ALL: Final = {Severity.ERROR: 6.0, Severity.WARNING: 0.2}  # of that time, for all of them together
 _TELLING: Final = {law: place for place, law in enumerate((*CRASH_RULES, *RULES))}
 
 
@@ -46,19 +46,19 @@ class Violations:
         kinds: dict[tuple[object, ...], list[Failure]] = {}
         for failure in failures:
             kinds.setdefault((*failure.kind, self._is_known(failure)), []).append(failure)
-        ordered = sorted(kinds.values(), key=lambda alike: _errors_of_telling_laws_first(alike[0]))
-        deadline, seconds = time.monotonic() + _SHARES_IN_ALL * self.seconds, self.seconds
+        ordered = sorted(kinds.values(), key=_errors_of_telling_laws_first)
+        seconds, deadlines = self.seconds, dict[Severity, float]()
         for done, alike in enumerate(ordered):
             if len(self.told) == VIOLATIONS_MAX:
                 self.notes.append(f"{len(ordered) - done} more kinds of violations are counted and not shown")
                 return
             if self._is_told(*alike[0].kind, known=self._is_known(alike[0])):
                 continue
-            best = min(alike, key=lambda failure: len(failure.history.steps))
-            share = min(
-                seconds * _SHARES[best.evidence[0].severity], (deadline - time.monotonic()) / (len(ordered) - done)
-            )
-            shrunk = self._shrunk(best, share)
+            best = min(alike, key=_length)
+            severity, now = best.evidence[0].severity, time.monotonic()
+            deadline = deadlines.setdefault(severity, now + _SHARES_IN_ALL[severity] * seconds)
+            rest = sum(each[0].evidence[0].severity is severity for each in ordered[done:])
+            shrunk = self._shrunk(best, max(0.0, min(seconds * _SHARES[severity], (deadline - now) / rest)))
             if shrunk.interrupted:
                 seconds = 0.0  # whoever waits wants the end, and the verdict all the same
                 self.notes.append("interrupted while shrinking: what was left is shown as it was found")
@@ -121,9 +121,13 @@ def described(violation: ViolationReport, shrunk: Shrunk) -> ViolationReport:
     )  # fmt: skip
 
 
-def _errors_of_telling_laws_first(failure: Failure) -> tuple[bool, int]:
-    first = failure.evidence[0]
-    return first.severity is not Severity.ERROR, _TELLING[first.law]
+def _length(failure: Failure) -> int:
+    return len(failure.history.steps)
+
+
+def _errors_of_telling_laws_first(alike: Sequence[Failure]) -> tuple[bool, int, int]:
+    first = alike[0].evidence[0]
+    return first.severity is not Severity.ERROR, _TELLING[first.law], min(map(_length, alike))
 
 
 def _identity(driver: str, law: Law, history: History) -> str:
