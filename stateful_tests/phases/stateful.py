@@ -8,6 +8,7 @@ import time
 from typing import ClassVar, Final
 
 from hypothesis import Phase, seed, settings
+from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 from snapcheck.impl.targets import find_target
 from snapcheck.model.facts import Evidence
@@ -21,6 +22,7 @@ from snapcheck.stateful_tests.work import Control
 BATCH: Final = 100  # histories
 STEPS_MAX: Final = 25  # operations that Hypothesis draws for a history
 NAME: Final = "stateful"
+FLAKY: Final = "batches that ended as the driver did something else the second time"
 
 
 class _OutOfTime(BaseException):
@@ -81,9 +83,11 @@ def run(unit: Unit, control: Control, *, care: Care = Care.USUAL) -> Answer:
             machine.deadline, machine.control, machine.batch = deadline, control, batch
             machine.enough = wanted if unit.histories is None else min(wanted, unit.histories)
             try:
-                _run_batch(machine, f"{unit.seed}/{unit.shard}/{batch}")
+                run_batch(machine, f"{unit.seed}/{unit.shard}/{batch}")
             except _Enough:
                 pass
+            except Flaky:  # what was judged until then counts
+                answer.counts[FLAKY] += 1
             except _OutOfTime:
                 answer.out_of_time = True
             except KeyboardInterrupt:
@@ -99,7 +103,8 @@ def _machine(unit: Unit, gatherer: Gatherer, dog: Watchdog, care: Care) -> type[
     })  # fmt: skip
 
 
-def _run_batch(machine: type[_Recording], seed_text: str) -> None:
+def run_batch(machine: type[_Recording], seed_text: str) -> None:
+    """Let Hypothesis run histories until `machine` ends the batch; `Flaky` when the driver repeats nothing."""
     seed(seed_text)(machine)
     run_state_machine_as_test(
         machine,

@@ -1,0 +1,35 @@
+"""Phase stateful goes on when Hypothesis gives a batch up."""
+
+from typing import Any
+
+import pytest
+from hypothesis.errors import FlakyStrategyDefinition
+from snapcheck.model.setup import Semantics
+from snapcheck.stateful_tests.phases import stateful
+from snapcheck.stateful_tests.units import Unit
+from snapcheck.stateful_tests.work import Control
+
+
+def test_a_driver_that_does_something_else_the_second_time_ends_a_batch_and_not_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given a driver in whose first batch Hypothesis finds that a history did not go as it did before
+    run_batch, begun = stateful.run_batch, list[str]()
+
+    def flaky_at_first(machine: type[Any], seed_text: str) -> None:
+        begun.append(seed_text)
+        if len(begun) == 1:
+            raise FlakyStrategyDefinition("the second run stopped drawing earlier")
+        run_batch(machine, seed_text)
+
+    monkeypatch.setattr(stateful, "run_batch", flaky_at_first)
+    monkeypatch.setattr(stateful, "BATCH", 1)
+    unit = Unit(
+        driver="qcow2", phase=stateful.NAME, semantics=Semantics.CLASSIC, devices=1, seed=0, shard=0, histories=3,
+        seconds=None,
+    )  # fmt: skip
+    # When the phase runs
+    answer = stateful.run(unit, Control(lambda _tick: None))
+    # Then it has all its histories, and the break is counted
+    assert answer.histories == 3
+    assert answer.counts[stateful.FLAKY] == 1
