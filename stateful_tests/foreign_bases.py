@@ -55,7 +55,7 @@ def _mismatches(recorded: Recorded) -> Iterator[str]:
     """Yield what shows that the log began on another image."""
     whole = image_of(recorded.base, recorded.log, Cut(recorded.device, recorded.log.position))
     if trouble := _trouble(see(whole)):
-        yield f"what the whole log leads to is not sound: {trouble}"
+        yield f"what the whole log leads to is not sound: {trouble}; where it is so without a cut, mend that first"
     elif strange := _strange_header(recorded):
         yield strange
     elif _changes_nothing(recorded, whole):

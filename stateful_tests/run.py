@@ -61,7 +61,7 @@ class RunOptions:
     """What to run. `seconds` is the budget of all phases together, and so is `histories`, which no time limits then.
 
     The phases share `histories` exactly; only a phase that has no more of them does fewer, and that is when all do.
-    A violation is shrunk for `shrink_seconds` at most, all errors for six times as long, all warnings for half as long.
+    A violation is shrunk for `shrink_seconds` at most, all errors for six times as long, all warnings for a fifth.
     `scope` is for the tour, which takes all the time that it needs then; without one the profile has its own.
     In the folder `journals` each history is noted as it ends; those that are noted there already are not done again.
     """

@@ -43,21 +43,21 @@ class Violations:
 
         What is known and what is not are kinds of their own: news does not hide behind what is old.
         """
-        kinds: dict[tuple[object, ...], list[Failure]] = {}
+        kinds: dict[tuple[tuple[str, str, str], bool], list[Failure]] = {}
         for failure in failures:
-            kinds.setdefault((*failure.kind, self._is_known(failure)), []).append(failure)
-        ordered = sorted(kinds.values(), key=_errors_of_telling_laws_first)
+            kinds.setdefault((failure.kind, self._is_known(failure)), []).append(failure)
+        ordered = sorted(kinds.items(), key=lambda kind: _errors_of_telling_laws_first(kind[1]))
         seconds, deadlines = self.seconds, dict[Severity, float]()
-        for done, alike in enumerate(ordered):
+        for done, ((kind, known), alike) in enumerate(ordered):
             if len(self.told) == VIOLATIONS_MAX:
                 self.notes.append(f"{len(ordered) - done} more kinds of violations are counted and not shown")
                 return
-            if self._is_told(*alike[0].kind, known=self._is_known(alike[0])):
+            if self._is_told(*kind, known=known):
                 continue
             best = min(alike, key=_length)
             severity, now = best.evidence[0].severity, time.monotonic()
             deadline = deadlines.setdefault(severity, now + _SHARES_IN_ALL[severity] * seconds)
-            rest = sum(each[0].evidence[0].severity is severity for each in ordered[done:])
+            rest = sum(each[0].evidence[0].severity is severity for _, each in ordered[done:])
             shrunk = self._shrunk(best, max(0.0, min(seconds * _SHARES[severity], (deadline - now) / rest)))
             if shrunk.interrupted:
                 seconds = 0.0  # whoever waits wants the end, and the verdict all the same

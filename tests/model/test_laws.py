@@ -619,6 +619,21 @@ def test_retry_heals_is_broken_when_the_repetition_fails_or_leaks() -> None:
     assert the_evidence(leaking).summary == "repeating create of d0 leaks on d0"
 
 
+def test_leaks_of_a_repetition_that_is_refused_by_rule_are_told_by_no_leak() -> None:
+    refused = (outcome(Expected(frozenset({Errno.EINVAL}))),)
+    seen = [replace(full(device()), check=Check(leaks=3))]
+
+    def asked(law: Law) -> list[Evidence | None]:
+        running = Running(checks={"d0": Check(leaks=1)}, troubled={"d0"})
+        result = Result(Errno.EINVAL)
+        return judged(
+            law, world(device()), Create("d0", "s"), refused, result, purpose=Purpose.RETRY, running=running, seen=seen
+        )
+
+    assert not any(asked(Law.RETRY_HEALS))
+    assert the_evidence(asked(Law.NO_LEAK)).actual == "3 leaks"
+
+
 def test_retry_heals_lets_a_delete_answer_that_it_is_gone() -> None:
     gone = (outcome(Expected(frozenset({Errno.ENOENT}))),)
     answers = judged(

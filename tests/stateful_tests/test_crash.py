@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from snapcheck.fault_injection.crash.cuts import Persistence, apply, image_of
@@ -83,6 +84,12 @@ def recording_of(target: Target, setup: Setup, *operations: Operation) -> Record
 
 def judged(judge: CutJudge, persistence: Persistence = Persistence.EPOCH) -> list[Found | Left]:
     return [*judge.judge(Plan((persistence,), 1 << 7))]
+
+
+def leaking(judge: CutJudge) -> Left:
+    """Return a disk on which clusters leak, of those that are left."""
+    disks = (each for each in judged(judge) if isinstance(each, Left))
+    return next(each for each in disks if each.observed.check is not None and each.observed.check.leaks)
 
 
 # --- the seeded bugs ------------------------------------------------------------------------------
@@ -417,7 +424,7 @@ def test_going_on_with_what_the_engine_leaves_breaks_nothing() -> None:
 
 def test_an_open_that_writes_nothing_does_not_count_for_repair_is_safe() -> None:
     judge, going_on = CutJudge(recording_of(ENGINE, SMALL, Create("d0", "a"), Goto("d0", "a"))), GoingOn()
-    left = next(each for each in judged(judge) if isinstance(each, Left) and each.observed.check.leaks)  # type: ignore[union-attr]  # the engine checks
+    left = leaking(judge)
     assert [*going_on.go_on(remnant(judge, left, left.judged.cut))] == []
     assert going_on.laws[Law.SAFE_TO_USE] == [1, 0]
     assert going_on.laws[Law.REPAIR_IS_SAFE] == [1, 0]  # the repair alone
@@ -511,7 +518,7 @@ def test_a_driver_that_dies_of_what_a_cut_left_is_told_from_one_that_refuses() -
     target = Target("mortal", "dies after a cut", dies_after_a_cut)
     look = eyes_of(target)
     recording = recording_of(ENGINE, SMALL, Create("d0", "a"), Goto("d0", "a"))
-    left = next(each for each in judged(CutJudge(recording)) if isinstance(each, Left) and each.observed.check.leaks)  # type: ignore[union-attr]  # the engine checks
+    left = leaking(CutJudge(recording))
     seen = look(image_of(recording.bases["d0"], recording.log, left.judged.cut))
     assert "KeyError" in died_of(observation("d0", seen, target))
 
@@ -545,7 +552,7 @@ def test_a_driver_that_hangs_when_it_opens_what_a_cut_left_is_ended() -> None:
     target = Target("lost", "hangs after a cut", hangs_after_a_cut)
     judge = CutJudge(recording_of(ENGINE, SMALL, Create("d0", "a"), Goto("d0", "a")))
     judge.recording = replace(judge.recording, target=target)
-    left = next(each for each in judged(judge) if isinstance(each, Left) and each.observed.check.leaks)  # type: ignore[union-attr]  # the engine checks
+    left = leaking(judge)
     with watchdog(seconds_max=HANGS_AFTER) as dog:
         (found,) = GoingOn(dog).go_on(remnant(judge, left, left.judged.cut))
     assert found.evidence.law is Law.NO_HANG
@@ -561,7 +568,8 @@ def never_ready(monkeypatch: pytest.MonkeyPatch) -> Target:
 
     def opened(disk: BlockFile, *, read_only: bool, create: CreateOptions | None) -> Driver:
         driver = toy(disk, read_only=read_only, create=create)
-        known = {0, driver._place[0] >> 12, *driver._table.slots()}  # type: ignore[attr-defined]  # the toy's own
+        inside: Any = driver  # of the toy
+        known = {0, inside._place[0] >> 12, *inside._table.slots()}
         while create is None and any(
             disk.pread(slot << 12, 1 << 12).strip(b"\0") for slot in range(3, 8) if slot not in known
         ):

@@ -12,7 +12,19 @@ from snapcheck.model.facts import Evidence
 from snapcheck.model.history import History, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.laws import RULES
-from snapcheck.model.operations import Flush
+from snapcheck.model.operations import (
+    CanSnapshot,
+    Create,
+    Delete,
+    Find,
+    Flush,
+    Goto,
+    List,
+    Operation,
+    Reopen,
+    Resize,
+    Write,
+)
 from snapcheck.model.setup import DeviceSpec, Semantics, Setup
 from snapcheck.reports.known import Accepted
 from snapcheck.reports.verdict import RunResult, Verdict, ViolationReport
@@ -20,7 +32,13 @@ from snapcheck.stateful_tests import run as run_module
 from snapcheck.stateful_tests import violations as violations_module
 from snapcheck.stateful_tests.phases import stateful
 from snapcheck.stateful_tests.run import PHASES, SHARDS, Progress, RunOptions, Silent, run_driver
-from snapcheck.stateful_tests.session import GROUP_OPERATIONS, GROUP_OPERATIONS_ON_NOBODY, GROUP_OPERATIONS_STRUCK
+from snapcheck.stateful_tests.session import (
+    GROUP_OPERATIONS,
+    GROUP_OPERATIONS_ON_NOBODY,
+    GROUP_OPERATIONS_STRUCK,
+    Care,
+)
+from snapcheck.stateful_tests.shrink import Shrunk
 from snapcheck.stateful_tests.units import Answer, Failure, Unit
 from snapcheck.stateful_tests.violations import Violations
 from snapcheck.stateful_tests.work import Control
@@ -163,6 +181,36 @@ def test_news_is_told_beside_what_is_known_of_the_same_law_and_operation() -> No
     violations = Violations(QCOW2, (old,), 0.0, told.append)
     violations.shrink_all([failure("1 leaks"), failure("77 leaks"), failure("1 leaks")])
     assert [(each.actual, each.known) for each in told] == [("1 leaks", True), ("77 leaks", False)]
+
+
+def test_warnings_together_are_shrunk_for_a_part_of_the_time_of_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given ten kinds of warnings and an error, and a clock that shrinking moves by what it is given
+    now, given = [0.0], list[tuple[Severity, float]]()
+
+    def slow(_target: Target, history: History, evidence: tuple[Evidence, ...], *, seconds: float) -> Shrunk:
+        given.append((evidence[0].severity, seconds))
+        now[0] += seconds
+        return Shrunk(history, evidence, Care.USUAL, finished=False)
+
+    def failure(severity: Severity, operation: Operation) -> Failure:
+        evidence = Evidence(Law.NO_LEAK, severity, "d0", "it leaks", "0 leaks", "1 leaks")
+        return Failure("walk", (evidence,), History(Setup((DeviceSpec("d0"),)), [Step(operation)]), 0.0)
+
+    monkeypatch.setattr(violations_module, "shrink", slow)
+    monkeypatch.setattr(violations_module.time, "monotonic", lambda: now[0])
+    kinds: list[Operation] = [
+        Flush("d0"), Reopen("d0"), List("d0"), Create("d0", "a"), Goto("d0", "a"), Delete("d0", None, "a"),
+        Write("d0", 0, 1, 1), Resize("d0", 8), CanSnapshot("d0"), Find("d0", "a"),
+    ]  # fmt: skip
+    # When all of them are shrunk
+    violations = Violations(QCOW2, (), 10.0, lambda _told: None)
+    violations.shrink_all([*(failure(Severity.WARNING, each) for each in kinds), failure(Severity.ERROR, kinds[0])])
+    # Then the error comes first and has its time, and the warnings share a fifth of that
+    assert given[0] == (Severity.ERROR, 10.0)
+    shares = [seconds for severity, seconds in given if severity is Severity.WARNING]
+    assert len(shares) == len(kinds)
+    assert sum(shares) == pytest.approx(2.0)
+    assert max(shares) <= 1.0
 
 
 def test_a_failure_of_the_harness_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
