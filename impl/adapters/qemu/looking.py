@@ -6,6 +6,7 @@ whether the image is sound, our own engine reads from a clone of the disk: QEMU 
 
 import re
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, cast
@@ -19,9 +20,8 @@ from snapcheck.impl.adapters.qemu.saved import SavedMachine
 from snapcheck.impl.adapters.qemu.second_opinion import SecondOpinion
 from snapcheck.impl.blockfile import BlockError
 from snapcheck.impl.driver import Capabilities
-from snapcheck.impl.observe import CONTENT_BYTES_MAX, contents_of, inspected, nothing_seen, whole_sectors
+from snapcheck.impl.observe import ACTIVE, CONTENT_BYTES_MAX, Tags, contents_of, inspected, nothing_seen
 from snapcheck.impl.qcow2.driver import open_driver
-from snapcheck.model.content import tags_of
 from snapcheck.model.errno import Errno
 from snapcheck.model.history import Level, Observation, SnapshotContent, View
 from snapcheck.model.setup import Kind
@@ -84,7 +84,7 @@ class Looker:
         self._shown: Mapping[str, Json] | None = None
         self._several = False
         self._read: dict[str, bytes | BlockError] = {}  # what was read ahead
-        self._tags: dict[str, tuple[bytes, bytes]] = {}  # what a device held last, and the tags of that
+        self._tags: defaultdict[str, Tags] = defaultdict(Tags)
 
     def changed(self, *, several: bool = False) -> None:
         """Ask again next time; `several` says that more than one device will be looked at."""
@@ -194,10 +194,7 @@ class Looker:
         except BlockError as error:
             errors.append(f"content: {error.errno.name}")
             return None
-        known = self._tags.get(device.name)
-        if known is None or known[0] != raw:
-            known = self._tags[device.name] = raw, tags_of(whole_sectors(raw))
-        return known[1]
+        return self._tags[device.name].of(raw, ACTIVE)
 
     def _read_ahead(self) -> None:
         """Read all devices that can be read as they are, at the same time: QEMU need not be waited for one by one."""
