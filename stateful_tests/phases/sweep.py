@@ -12,7 +12,7 @@ them, so that two shards may both get to one.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Final, NamedTuple
@@ -37,6 +37,9 @@ from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 from snapcheck.stateful_tests.work import Control
 
 NAME: Final = "sweep"
+GENERATED: Final = "cases generated"  # as far as they are known: the faults of a case once it was run without any
+RUN: Final = "cases run"
+SKIPPED: Final = "cases skipped"  # the rest of those generated: there was no time, or something ended the run
 # It closes devices: requests land, bitmaps go, views end, and the state that these lead to would be no new one.
 _UNDONE_BY_A_CLOSE_LOOK: Final = (SubmitWrite, AddBitmap, LoadTmp, LoadTmpByIdOrName)
 
@@ -69,7 +72,8 @@ def scope(profile: Profile, *, devices: int, length: int) -> str:
     groups = "1 device" if devices == 1 else "2 devices" if devices == 2 else "2 and 3 devices"
     faults = ", ".join(blow.words for blow in reach.blows)
     calm = f"; without faults from {reach.calm}" if reach.calm > reach.points else ""
-    return f"length {length} from {reach.points} starting points on {groups}, every fault {faults}{calm}"
+    which = f"length {length} from {reach.points} starting points on {groups}"
+    return f"{which}, every fault {faults} (of operations that are alike one is struck){calm}"
 
 
 def run(unit: Unit, control: Control) -> Answer:
@@ -112,6 +116,9 @@ class _State(NamedTuple):
         return self.way._replace(operations=(*self.way.operations, operation))
 
 
+_Work = tuple[_State, tuple[Operation, ...]]  # a state, and what is to be tried in it
+
+
 class _Shown(NamedTuple):
     """What a case showed: whether its fault was met, whether it broke a law, and where it could be struck."""
 
@@ -144,40 +151,44 @@ class _Sweep:
         self._abilities = self._target.abilities
         self._reach = REACHES[unit.profile]
         self._calm: dict[str, _Shown] = {}  # cases without faults, which come first and are not run again
+        self._starts_seen: set[str] = set()
 
     def run(self) -> None:
         """Run all cases of this shard, or raise `_Stopped`."""
-        for state, operations in self._shared_out(self._points(set(), self._reach.calm)):
-            for operation in operations:
-                self._calm[_name_of(state, operation, ())] = self._case(state, operation, ())
+        dealt = count()
+        first = [*self._calmly(range(self._reach.points), dealt, struck=True)]
+        for _ in self._calmly(range(self._reach.points, self._reach.calm), dealt, struck=False):
+            pass
         for length in range(1, self._reach.length + 1):
-            for state, operations in self._work(length):
+            for state, operations in first if length == 1 else self._longer(length):
                 self.counts[f"states, length {length}"] += 1
-                alike = like_an_earlier_one(state.world, self._operations(state))
+                alike = like_an_earlier_one(state.world, self._operations(state), whatever_way=False)
                 for operation in operations:
                     self._try(state, operation, with_faults=operation not in alike)
             self._gatherer.answer.length = length
 
-    # --- states -----------------------------------------------------------------------------------
-    def _work(self, length: int) -> Iterator[tuple[_State, tuple[Operation, ...]]]:
-        """Yield the states after `length` - 1 operations, and which operations are to be tried there by this shard."""
-        if length > 1:
-            for state in self._states(length - 1, set(), self.counts):
-                yield state, self._operations(state)
-            return
-        yield from self._shared_out(self._points(set(), self._reach.points))
+    def _calmly(self, numbers: range, dealt: Iterator[int], *, struck: bool) -> Iterator[_Work]:
+        """Try what is this shard's from these starting points without faults, and yield it; `struck`: faults follow."""
+        for state in self._points(self._starts_seen, numbers):
+            mine = tuple(each for each in self._operations(state) if next(dealt) % SHARDS == self._unit.shard)
+            self.counts[GENERATED] += len(mine)
+            for operation in mine:
+                shown = self._calm[_name_of(state, operation, ())] = self._case(state, operation, ())
+                self.counts[GENERATED] += self._faults_on(shown) if struck else 0
+            yield state, mine
 
-    def _shared_out(self, points: Iterable[_State]) -> Iterator[tuple[_State, tuple[Operation, ...]]]:
-        """Yield starting points, and which of the operations there are this shard's."""
-        dealt = count()
-        for point in points:
-            mine = tuple(each for each in self._operations(point) if next(dealt) % SHARDS == self._unit.shard)
-            yield point, mine
+    # --- states -----------------------------------------------------------------------------------
+    def _longer(self, length: int) -> Iterator[_Work]:
+        """Yield this shard's states after `length` - 1 operations, and which operations are to be tried there."""
+        for state in self._states(length - 1, set(), self.counts):
+            operations = self._operations(state)
+            self.counts[GENERATED] += len(operations)
+            yield state, operations
 
     def _states(self, operations: int, seen: set[str], counts: Counter[str]) -> Iterator[_State]:
         """Yield this shard's states that are so many operations away from a starting point, none that is in `seen`."""
         if operations == 0:
-            yield from self._points(seen, self._reach.points)
+            yield from self._points(seen, range(self._reach.points))
             return
         for parent in self._states(operations - 1, seen, Counter()):
             for operation in self._operations(parent):
@@ -186,12 +197,12 @@ class _Sweep:
                     if state is not None:
                         yield state
 
-    def _points(self, seen: set[str], number: int) -> Iterator[_State]:
+    def _points(self, seen: set[str], numbers: range) -> Iterator[_State]:
         points = starting_points(
             devices_max=self._unit.devices, semantics=self._unit.semantics, kinds=self._abilities.operations,
             prepared=self._target.format == "qcow2",
         )  # fmt: skip
-        for point in points[:number]:
+        for point in points[numbers.start : numbers.stop]:
             state = self._reached(_Way(point.setup, point.before), seen, self.counts)
             if state is not None:
                 yield state
@@ -240,39 +251,54 @@ class _Sweep:
     # --- cases ------------------------------------------------------------------------------------
     def _try(self, state: _State, operation: Operation, *, with_faults: bool) -> None:
         """Run the case without a fault, and one for each fault at each place that it shows."""
+        known = _name_of(state, operation, ()) in self._calm
         trial = self._case(state, operation, ())
+        faults = self._faults_on(trial)
+        if not known:
+            self.counts[GENERATED] += faults
         if not with_faults:
             self.counts["operations like another one, tried without faults"] += 1
         if trial.broken:
             self.counts["operations that break a law without a fault"] += 1
         if trial.broken or not with_faults:
+            self.counts[SKIPPED] += faults
             return
         for place in trial.places:
-            for at in range(1, (place.times or AT_MAX) + 1):
-                if not self._strike(state, operation, place, at):
-                    break
+            self._strike(state, operation, place)
 
-    def _strike(self, state: _State, operation: Operation, place: Place, at: int) -> bool:
-        """Run the cases of one place; return whether there was anything to strike."""
-        met = False
-        for fault in faults_at(place, at, self._reach.blows):
-            met = self._case(state, operation, (fault,)).met or met
+    def _faults_on(self, trial: _Shown) -> int:
+        """Return how many faults there are for what a case without any showed, where that is known beforehand."""
+        return sum((place.times or 0) * len([*faults_at(place, 1, self._reach.blows)]) for place in trial.places)
+
+    def _strike(self, state: _State, operation: Operation, place: Place) -> None:
+        """Run the cases of one place, until there is nothing to strike any more."""
+        tried = 0
+        for at in range(1, (place.times or AT_MAX) + 1):
+            met = False
+            for fault in faults_at(place, at, self._reach.blows):
+                tried += 1
+                met = self._case(state, operation, (fault,)).met or met
+                if not met:
+                    self.counts["faults that struck nothing"] += 1
+                    break
             if not met:
-                self.counts["faults that struck nothing"] += 1
                 break
-        return met
+        planned = self._faults_on(_Shown(places=(place,)))
+        self.counts[GENERATED if tried > planned else SKIPPED] += abs(tried - planned)
 
     def _case(self, state: _State, operation: Operation, faults: tuple[Fault, ...]) -> _Shown:
         """Run one case, unless an earlier run has; return what it showed."""
         name = _name_of(state, operation, faults)
         known = self._gatherer.before.get(name)
-        if known is not None:
-            return _Shown.remembered(known.note)
         if name in self._calm:
             return self._calm[name]
+        if known is not None:
+            self.counts[RUN] += 1
+            return _Shown.remembered(known.note)
         self._require_time()
         session = self._open(state.way, anew=not faults)
         if session is None or session.over:
+            self.counts[SKIPPED] += 1
             return _Shown()
         with session:
             found = session.step(operation, faults, everywhere=not faults)
@@ -283,6 +309,7 @@ class _Sweep:
             self._gatherer.heard(session, found)
             self._gatherer.heard(session, session.follow_up())
             self._gatherer.ended(session, case=name, note=shown.note)
+            self.counts[RUN] += 1
             return shown
 
     def _require_time(self) -> None:
