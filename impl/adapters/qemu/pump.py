@@ -21,10 +21,14 @@ class StuckError(Exception):
 
 
 class Pump:
-    """Sockets, and what is to be done when something arrives on one of them."""
+    """Sockets, and what is to be done when something arrives on one of them.
+
+    `broken_off` says that the last wait had no end (a watchdog, a Ctrl-C): what it was for may still come.
+    """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self.broken_off = False
 
     def add(self, endpoint: socket.socket, arrived: Callable[[], None]) -> None:
         """Call `arrived` whenever there is something to read on `endpoint`, or its other end is gone."""
@@ -50,11 +54,13 @@ class Pump:
         """Serve until `done`; `StuckError` names `what` was waited for when that takes too long."""
         bound = SECONDS_MAX if seconds is None else seconds
         deadline = time.monotonic() + bound
+        self.broken_off = True
         while not done():
             for key, _ in self._selector.select(_TURN_SECONDS):
                 cast("Callable[[], None]", key.data)()
             if time.monotonic() > deadline:
                 raise StuckError(f"{what} took more than {bound:g} seconds")
+        self.broken_off = False
 
     def close(self) -> None:
         """Close all sockets."""
