@@ -147,8 +147,8 @@ class QemuImg(QemuDaemon):
         if not device.away or device.spec.kind is Kind.EMPTY:
             return replace(NO_MEDIUM, message="there is no image")
         result = self._run("snapshot", what, argument, self._image(device))
-        # What can not be written to it does not open, and so does not come to what it would say of the snapshots.
-        return replace(result, errno=Errno.EUNTOLD) if device.read_only and result.errno is not Errno.OK else result
+        # What can not be written to it does not open.
+        return replace(result, errno=Errno.EUNTOLD) if device.read_only and _is_closed(result) else result
 
     def _load_tmp(self, operation: LoadTmp) -> Result:
         picked = selector(operation.snapshot_id, operation.name)
@@ -171,7 +171,7 @@ class QemuImg(QemuDaemon):
         result = self._run("convert", "-n", "-l", snapshot, self._image(device), f"json:{json.dumps(raw)}")
         if result.errno is Errno.OK and result.crash is None:
             self._shown[name] = copy.pread(0, size)
-        return result
+        return replace(result, errno=Errno.EUNTOLD) if _is_closed(result) else result
 
     def _image(self, device: Device) -> str:
         return f"json:{json.dumps(self._devices.nodes(device))}"
@@ -182,6 +182,11 @@ class QemuImg(QemuDaemon):
         if status < 0:
             return Result(crash=f"qemu-img was ended by {signal.Signals(-status).name}: {text}")
         return refusal(text) if status else OK
+
+
+def _is_closed(result: Result) -> bool:
+    """Tell whether an image could not be opened, so that it did not come to what is to be said of its snapshots."""
+    return "Could not open" in (result.message or "")
 
 
 def _info(snapshot: PreparedSnapshot) -> SnapshotInfo:

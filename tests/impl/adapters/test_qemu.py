@@ -213,6 +213,14 @@ def test_qemu_img_loads_no_snapshot_through_another_node(kind: Kind) -> None:
     assert found == []
 
 
+def test_qemu_img_can_not_tell_of_a_snapshot_in_an_image_that_it_can_not_open() -> None:
+    fault = IoFault("d0", "read", Fails(Errno.EIO), times=0)
+    operations = SetReadOnly("d0", read_only=True), LoadTmp("d0/file", "1", None)
+    steps, found = performed(*operations, kinds=(Kind.RAW_OVER,), faults=(fault,), driver="qemu-img")
+    assert (steps[-1].operation, steps[-1].result.errno) == (LoadTmp("d0", "1", None), Errno.EUNTOLD)
+    assert found == []
+
+
 # --- faults and what is seen ----------------------------------------------------------------------
 def test_everything_that_reaches_a_disk_is_seen() -> None:
     steps, _ = performed(Write("d0", 0, 8, 20), Flush("d0"))
