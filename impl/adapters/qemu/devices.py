@@ -206,7 +206,8 @@ class Devices:
             yield
         finally:
             for device in present:
-                self._export(device)
+                with suppress(RefusedError):  # an image that is found corrupt meanwhile has no medium any more
+                    self._export(device)
             for device in present:
                 self._delete_export(_place_of(device))
 
