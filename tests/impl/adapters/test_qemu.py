@@ -330,6 +330,18 @@ def test_an_image_in_use_is_held_also_below_another_node() -> None:
     ]
 
 
+def test_a_resize_of_an_image_that_was_found_corrupt_holds_nothing_of_it() -> None:
+    setup = Setup((DeviceSpec("d0", sectors=16),), Semantics.MODERN)
+    disk = prepared_image(setup.devices[0])
+    disk.pwrite(8192, bytes(64))  # refcounts: what the next write takes is the header
+    system = find_target("qemu-storage-daemon").built([disk], semantics="modern", recorder=EventList())
+    system.start(setup)
+    results = [system.perform(each) for each in (Write("d0", 0, 8, 20), Resize("d0", 24), Reopen("d0"))]
+    system.close()
+    assert [result.errno is Errno.OK for result in results] == [False] * 3
+    assert "can not be opened" in (results[-1].message or "").replace("cannot", "can not")
+
+
 # --- the monitor ----------------------------------------------------------------------------------
 @pytest.fixture
 def daemon() -> Iterator[QemuProcess]:
