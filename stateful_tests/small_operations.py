@@ -102,13 +102,14 @@ def way_of(world: World, operation: Operation) -> tuple[str, ...]:
     These are: which of id and name is given, whether the one text of a goto or a load is an id, and whether the node
     is another one's child.
     """
+    given: tuple[str, ...] = ()
     match operation:
         case Delete(_, snapshot_id, name) | FindByIdAndName(_, snapshot_id, name) | LoadTmp(_, snapshot_id, name):
             given = "id" * (snapshot_id is not None), "name" * (name is not None)
         case Goto(device, text) | LoadTmpByIdOrName(device, text):
             given = ("id" * (text in listed_ids(world.devices[root_of(device)])),)
         case _:
-            given = ()
+            pass
     node = str(getattr(operation, "device", ""))
     return ("child" * (root_of(node) != node), *given)
 
