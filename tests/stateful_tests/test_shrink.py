@@ -183,7 +183,8 @@ FAULTS_MAX = 2
 
 SAMPLE = (  # of the catalogue, from each of its modules; those of images and of power cuts have no long histories
     "wrong-culprit", "culprit-not-written", "error-swallowed", "count-not-restored", "missing-deleted", "id-or-name",
-    "undrained-delete", "drain-under-lock", "refusal-is-success", "nested-lock", "count-failure-ignored", "seek-ignored",
+    "undrained-delete", "drain-under-lock", "refusal-is-success", "nested-lock", "count-failure-ignored",
+    "seek-ignored",
 )  # fmt: skip
 NO_LIMIT = 3600.0  # seconds: the shortest is found when nothing smaller is left to try, however slow the machine is
 
