@@ -34,6 +34,7 @@ from snapcheck.model.history import (
     Step,
     View,
 )
+from snapcheck.model.match import is_dead
 from snapcheck.model.operations import (
     AllCanSnapshot,
     CanSnapshot,
@@ -69,6 +70,7 @@ class Care(StrEnum):
     LATE = (
         "late"  # closely where a fault struck and at the end, and nothing is done after a failure: for long histories
     )
+    KEPT = "kept"  # lightly, so that a driver keeps what it has in memory; closely only once a failure was gone on from
     USUAL = "usual"  # closely after a failure and at the end, lightly otherwise
     CLOSE = "close"  # closely after every step: says which step did it, and closes devices all the time
 
@@ -193,6 +195,8 @@ class Session:
             struck = bool(faults) and any(type(event) is FaultMet for event in events)
             closely = everywhere or self._closely(operation, result, purpose, struck=struck)
             observations = self._look(operation, events, closely=closely, everywhere=everywhere)
+            if struck and not closely and self._care is Care.KEPT:
+                observations = self._opened_where_dead(observations)
         step = Step(operation, faults, purpose, skipped, events, result, observations)
         self.history.steps.append(step)
         self._count(step)
@@ -322,6 +326,12 @@ class Session:
         self._events.take()  # looking is no part of the operation
         return tuple(seen)
 
+    def _opened_where_dead(self, seen: tuple[Observation, ...]) -> tuple[Observation, ...]:
+        """Look closely at devices of which nothing could be read: a fault may leave a driver so until it is closed."""
+        if self._closest is not Level.FULL or not any(is_dead(each.memory) for each in seen):
+            return seen
+        return tuple(self._observe([each.device], Level.FULL)[0] if is_dead(each.memory) else each for each in seen)
+
     @property
     def _closest(self) -> Level:
         return Level.FULL if self._care is not Care.LIGHT and self.abilities.reopen else Level.LIGHT
@@ -337,6 +347,8 @@ class Session:
             return False
         if purpose is Purpose.PROBE and self._care is not Care.CLOSE:
             return isinstance(operation, Delete)  # the last of them
+        if self._care is Care.KEPT:
+            return False
         if self._care is Care.CLOSE or purpose is Purpose.RETRY:
             return True
         failed = self._care is not Care.LATE and result.errno is not Errno.OK and not isinstance(operation, ASKS)

@@ -21,7 +21,7 @@ from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import find_target
 from snapcheck.model.device import World
 from snapcheck.model.errno import Errno
-from snapcheck.model.faults import Fault
+from snapcheck.model.faults import Fault, IoFault
 from snapcheck.model.law_names import Severity
 from snapcheck.model.operations import AddBitmap, LoadTmp, LoadTmpByIdOrName, Operation, SubmitWrite
 from snapcheck.model.setup import Setup
@@ -29,7 +29,7 @@ from snapcheck.stateful_tests.digest import digest_of
 from snapcheck.stateful_tests.draw_faults import targets_of
 from snapcheck.stateful_tests.fault_places import AT_MAX, Blow, Place, faults_at, places_of
 from snapcheck.stateful_tests.gather import Gatherer, gathering
-from snapcheck.stateful_tests.session import Checkpoint, Session
+from snapcheck.stateful_tests.session import Care, Checkpoint, Session
 from snapcheck.stateful_tests.small_operations import expected, like_an_earlier_one, small_operations
 from snapcheck.stateful_tests.starting_points import starting_points
 from snapcheck.stateful_tests.units import SHARDS, Answer, Profile, Unit
@@ -45,17 +45,19 @@ _UNDONE_BY_A_CLOSE_LOOK: Final = (SubmitWrite, AddBitmap, LoadTmp, LoadTmpByIdOr
 class Reach:
     """How far a profile goes: from how many starting points, with how many operations, under which faults.
 
-    `calm` is from how many starting points single operations are tried without faults, before anything else is.
+    `calm` is from how many starting points single operations are tried without faults, before anything else is; at
+    every `kept`-th I/O of a kind a failure is also gone on from with what the driver has kept in its memory.
     """
 
     calm: int
     points: int
     length: int
     blows: tuple[Blow, ...]
+    kept: int = 1
 
 
 REACHES: Final = {
-    Profile.QUICK: Reach(3, 3, 1, (Blow(),)),
+    Profile.QUICK: Reach(3, 3, 1, (Blow(),), kept=6),
     Profile.DEFAULT: Reach(12, 8, 2, (Blow(), Blow(0, Errno.ENOSPC), Blow(lands=True))),
     Profile.DEEP: Reach(12, 12, 3, tuple(
         Blow(times, errno, lands) for times in (1, 0) for errno in (Errno.EIO, Errno.ENOSPC) for lands in (False, True)
@@ -113,16 +115,17 @@ class _State(NamedTuple):
 
 
 class _Shown(NamedTuple):
-    """What a case showed: whether its fault was met, whether it broke a law, and where it could be struck."""
+    """What a case showed: whether its fault was met and told, whether it broke a law, and where it could be struck."""
 
     met: bool = False
     broken: bool = False
     places: tuple[Place, ...] = ()
+    failed: bool = False
 
     @property
     def note(self) -> tuple[str, ...]:
         """The same, for a journal."""
-        flags = "met" * self.met + " broken" * self.broken
+        flags = "met" * self.met + " broken" * self.broken + " failed" * self.failed
         return (flags, *(f"{place.device} {place.word} {place.times or 0}" for place in self.places))
 
     @staticmethod
@@ -131,7 +134,7 @@ class _Shown(NamedTuple):
         flags, *lines = note
         parts = (line.split(" ") for line in lines)
         places = tuple(Place(device, word, int(times) or None) for device, word, times in parts)
-        return _Shown("met" in flags, "broken" in flags, places)
+        return _Shown("met" in flags, "broken" in flags, places, "failed" in flags)
 
 
 class _Sweep:
@@ -219,13 +222,14 @@ class _Sweep:
             seen.add(key)
             return _State(way._replace(checkpoint=session.checkpoint()), session.world)
 
-    def _open(self, way: _Way, *, anew: bool = False) -> Session | None:
+    def _open(self, way: _Way, *, anew: bool = False, care: Care = Care.USUAL) -> Session | None:
         """Return a session in the state that `way` leads to; None when the system can not build the setup.
 
         `anew` performs all of its operations, and closes nothing.
         """
         try:
-            session = Session(self._target, way.setup if anew else way.checkpoint or way.setup, dog=self._dog)
+            start = way.setup if anew else way.checkpoint or way.setup
+            session = Session(self._target, start, care=care, dog=self._dog)
         except UnsupportedSetupError:
             self._gatherer.skipped()
             return None
@@ -253,25 +257,35 @@ class _Sweep:
                     break
 
     def _strike(self, state: _State, operation: Operation, place: Place, at: int) -> bool:
-        """Run the cases of one place; return whether there was anything to strike."""
-        met = False
+        """Run the cases of one place; return whether there was anything to strike.
+
+        After the first fault that fails there it is gone on once more, with what the driver has kept in memory: a
+        close look opens the device again. (A call that is refused does not get to the driver.)
+        """
+        met, kept = False, at % self._reach.kept != 1 % self._reach.kept
         for fault in faults_at(place, at, self._reach.blows):
-            met = self._case(state, operation, (fault,)).met or met
+            shown = self._case(state, operation, (fault,))
+            met = shown.met or met
             if not met:
                 self.counts["faults that struck nothing"] += 1
                 break
+            if shown.failed and not shown.broken and not kept and isinstance(fault, IoFault):
+                kept = True
+                self._case(state, operation, (fault,), care=Care.KEPT)
         return met
 
-    def _case(self, state: _State, operation: Operation, faults: tuple[Fault, ...]) -> _Shown:
+    def _case(
+        self, state: _State, operation: Operation, faults: tuple[Fault, ...], *, care: Care = Care.USUAL
+    ) -> _Shown:
         """Run one case, unless an earlier run has; return what it showed."""
-        name = _name_of(state, operation, faults)
+        name = _name_of(state, operation, faults, care)
         known = self._gatherer.before.get(name)
         if known is not None:
             return _Shown.remembered(known.note)
         if name in self._calm:
             return self._calm[name]
         self._require_time()
-        session = self._open(state.way, anew=not faults)
+        session = self._open(state.way, anew=not faults, care=care)
         if session is None or session.over:
             return _Shown()
         with session:
@@ -279,7 +293,8 @@ class _Sweep:
             step = session.history.steps[-1]
             broken = any(each.severity is Severity.ERROR for each in found)
             places = () if faults else places_of(step, self._abilities, targets_of(state.world, operation))
-            shown = _Shown(bool(step.met), broken, places)
+            failed = bool(step.met) and step.result.errno is not Errno.OK
+            shown = _Shown(bool(step.met), broken, places, failed)
             self._gatherer.heard(session, found)
             self._gatherer.heard(session, session.follow_up())
             self._gatherer.ended(session, case=name, note=shown.note)
@@ -290,6 +305,6 @@ class _Sweep:
             raise _Stopped
 
 
-def _name_of(state: _State, operation: Operation, faults: tuple[Fault, ...]) -> str:
+def _name_of(state: _State, operation: Operation, faults: tuple[Fault, ...], care: Care = Care.USUAL) -> str:
     """Return what a case is known by."""
-    return digest_of(repr((state.way.setup, state.way.operations, operation, faults)))
+    return digest_of(repr((state.way.setup, state.way.operations, operation, faults, care)))
