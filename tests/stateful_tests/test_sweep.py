@@ -300,7 +300,7 @@ def test_the_walk_finds_a_goto_that_overlooks_the_bitmaps_of_a_child(monkeypatch
 def test_a_bitmap_is_still_there_when_the_next_operation_of_a_sequence_is_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sweep.REACHES, Profile.DEFAULT, sweep.Reach(3, 3, 2, (Blow(),)))
-    answer = answer_to(shard=1, devices=1, profile=Profile.DEFAULT, histories=800)
+    monkeypatch.setitem(sweep.REACHES, Profile.DEFAULT, sweep.Reach(1, 1, 2, (Blow(),)))
+    answer = answer_to(devices=1, profile=Profile.DEFAULT)
     assert answer.counts["states, length 2"] > 0
     assert any(cell.endswith("x dirty bitmap") for cell in answer.cells)
