@@ -51,13 +51,13 @@ class SnapshotMachine(RuleBasedStateMachine):
         self._stack = ExitStack()
 
     # --- the history ------------------------------------------------------------------------------
-    @initialize(setup=drawn_setups(), kept=st.booleans())
-    def start(self, setup: Setup, kept: bool) -> None:  # noqa: FBT001  # Hypothesis passes what it draws by name
+    @initialize(setup=drawn_setups(), live=st.booleans())
+    def start(self, setup: Setup, live: bool) -> None:  # noqa: FBT001  # Hypothesis passes what it draws by name
         """Build the devices; a setup that the driver can not build is an empty history.
 
-        After a failure devices are opened again, or are gone on with as they are (`kept`).
+        After a failure devices are opened again, or are gone on with as they are (`live`).
         """
-        care = Care.KEPT if kept and self.care is Care.USUAL else self.care
+        care = Care.LIVE if live and self.care is Care.USUAL else self.care
         try:
             session = Session(self.target, setup, care=care, dog=self.watch())
         except UnsupportedSetupError:

@@ -27,7 +27,7 @@ NAME: Final = "random"
 STEPS: Final = 25  # of a history
 FAULTY_SHARE: Final = 0.3  # of the operations have a fault
 AT_MAX: Final = 24
-_CARES: Final = (Care.LATE, Care.KEPT)  # after a fault a device is opened again, or it keeps what it has in memory
+_CARES: Final = (Care.LATE, Care.LIVE)  # after a fault a device is opened again, or it keeps what it has in memory
 _IO: Final = ("read", "write", "flush", "discard", "truncate")
 _ERRNOS: Final = (Errno.EIO, Errno.ENOSPC, Errno.EPERM, Errno.ENOMEDIUM)
 
