@@ -143,29 +143,19 @@ def _image(device: Device) -> Image:
     return device.image
 
 
-def with_image(device: Device, image: Image) -> Device:
-    """Return `device` with another image."""
-    return Device(
-        device.spec, image, device.read_only, device.present, device.bitmaps, device.child_bitmaps, device.in_flight,
-        device.damaged,
-    )  # fmt: skip
-
-
 def _with_content(device: Device, content: Content) -> Device:
-    image = _image(device)
-    return with_image(device, Image(image.sectors, content, image.vmstate, image.snapshots, image.view))
+    return device._replace(image=_image(device)._replace(content=content))
 
 
 def _with_vmstate(device: Device, vmstate: bytes | None) -> Device:
-    image = _image(device)
-    return with_image(device, Image(image.sectors, image.content, vmstate, image.snapshots, image.view))
+    return device._replace(image=_image(device)._replace(vmstate=vmstate))
 
 
 def closed(device: Device, *, read_only: bool, present: bool) -> Device:
     """Return `device` after a close: a view ends, bitmaps go away, as they are not persistent here (SPEC A.8, A.5)."""
     image = device.image
     if image is not None and image.view is not None:
-        image = Image(image.sectors, image.content, image.vmstate, image.snapshots)
+        image = image._replace(view=None)
     return Device(device.spec, image, read_only, present, in_flight=device.in_flight, damaged=device.damaged)
 
 
@@ -253,7 +243,7 @@ def _resize(device: Device, operation: Resize, blow: Blow | None) -> Replies:
         return _refused(Errno.EACCES)
     image, sectors = _image(device), operation.sectors
     content = _resized(image.content, old=image.sectors, new=sectors)
-    new = with_image(device, Image(sectors, content, None if image.vmstate else image.vmstate, image.snapshots))
+    new = device._replace(image=Image(sectors, content, None if image.vmstate else image.vmstate, image.snapshots))
     done = Reply(DONE, (Allowed(new),))
     if blow is None or not blow.io:
         return (done,)
@@ -310,14 +300,7 @@ def _submit_write(device: Device, operation: SubmitWrite, blow: Blow | None) -> 
     refused = _write_refused(device, operation.sector, operation.count)
     if refused is not None:
         return _refused(refused)
-    return (Reply(DONE, (Allowed(_with_in_flight(device, (*device.in_flight, operation))),)),)
-
-
-def _with_in_flight(device: Device, in_flight: tuple[SubmitWrite, ...]) -> Device:
-    return Device(
-        device.spec, device.image, device.read_only, device.present, device.bitmaps, device.child_bitmaps, in_flight,
-        device.damaged,
-    )  # fmt: skip
+    return (Reply(DONE, (Allowed(device._replace(in_flight=(*device.in_flight, operation))),)),)
 
 
 def landed(device: Device, blow: Blow | None, *, surely: bool = True) -> Device:
@@ -335,7 +318,7 @@ def landed(device: Device, blow: Blow | None, *, surely: bool = True) -> Device:
         fits = write.sector + write.count <= image.sectors
         land = stamped if trusted and fits else perhaps
         content = land(content, write.sector, write.count, write.tag)
-    return _with_in_flight(_with_content(device, content), ())
+    return _with_content(device, content)._replace(in_flight=())
 
 
 # --- the snapshot list (SPEC A.1 to A.3, A.7) -----------------------------------------------------
@@ -463,7 +446,7 @@ def _created(device: Device, chosen: SnapshotInfo, blow: Blow | None) -> Device:
     if vmstate and size:
         # Dropping it is the last thing that create does, and its result is ignored (B.2 step 11).
         vmstate = b"" if len(vmstate) <= size and not (blow is not None and blow.io) else None
-    return with_image(device, Image(image.sectors, image.content, vmstate, (*image.snapshots, snapshot)))
+    return device._replace(image=image._replace(vmstate=vmstate, snapshots=(*image.snapshots, snapshot)))
 
 
 def _create_failed(device: Device, sn: SnapshotInfo, chosen: SnapshotInfo, done: Reply, blow: Blow) -> Replies:
@@ -575,7 +558,7 @@ def _lookup_errors(device: Device, found: Snapshot | None) -> frozenset[Errno]:
 def _reverted(device: Device, snapshot: Snapshot) -> Device:
     """Return `device` with the snapshot's content, size and VM state; its list is as it was (SPEC G.3)."""
     image = _image(device)
-    return with_image(device, Image(snapshot.sectors, snapshot.content, snapshot.vmstate, image.snapshots))
+    return device._replace(image=Image(snapshot.sectors, snapshot.content, snapshot.vmstate, image.snapshots))
 
 
 def _reopened_around(device: Device, replies: Replies, blow: Blow | None) -> Replies:
@@ -636,7 +619,7 @@ def _place_of(snapshots: Sequence[Snapshot], snapshot_id: str | None, name: str 
 def _without(device: Device, place: int) -> Device:
     image = _image(device)
     snapshots = image.snapshots[:place] + image.snapshots[place + 1 :]
-    return with_image(device, Image(image.sectors, image.content, image.vmstate, snapshots, image.view))
+    return device._replace(image=image._replace(snapshots=snapshots))
 
 
 def _delete(device: Device, operation: Delete, blow: Blow | None) -> Replies:
@@ -657,8 +640,8 @@ def load_tmp(device: Device, node: str, snapshot_id: str | None, name: str | Non
     place = _place_of(image.snapshots, snapshot_id, name)
     if place is None:
         return (failure(errors | {Errno.ENOENT}, message=True),)
-    view = Image(image.sectors, image.content, image.vmstate, image.snapshots, image.snapshots[place])
-    done = Reply(SAID, (Allowed(with_image(device, view)),))
+    shown = device._replace(image=image._replace(view=image.snapshots[place]))
+    done = Reply(SAID, (Allowed(shown),))
     return (done, failure(errors, message=True)) if errors else (done,)
 
 
@@ -688,10 +671,8 @@ def _bitmaps(device: Device, node: str) -> frozenset[str]:
 
 
 def _with_bitmaps(device: Device, node: str, bitmaps: frozenset[str]) -> Replies:
-    own, child = (bitmaps, device.child_bitmaps) if node == device.spec.name else (device.bitmaps, bitmaps)
-    new = Device(
-        device.spec, device.image, device.read_only, device.present, own, child, device.in_flight, device.damaged
-    )
+    is_root = node == device.spec.name
+    new = device._replace(bitmaps=bitmaps) if is_root else device._replace(child_bitmaps=bitmaps)
     return (Reply(DONE, (Allowed(new),)),)
 
 

@@ -82,15 +82,10 @@ def _local(stage: Stage, operation: Any) -> Outcomes:  # noqa: ANN401  # one of 
 # --- damage ---------------------------------------------------------------------------------------
 def _with_damage(world: World, names: set[str]) -> World:
     """Return `world` where these devices met a fault that may lose acknowledged data."""
-    damaged = {name: _damaged(device) if name in names else device for name, device in world.devices.items()}
+    damaged = {
+        name: device._replace(damaged=True) if name in names else device for name, device in world.devices.items()
+    }
     return World(damaged, world.semantics)
-
-
-def _damaged(device: Device) -> Device:
-    return Device(
-        device.spec, device.image, device.read_only, device.present, device.bitmaps, device.child_bitmaps,
-        device.in_flight, damaged=True,
-    )  # fmt: skip
 
 
 def _adding(outcome: Outcome, world: World, names: set[str]) -> Outcome:

@@ -90,7 +90,9 @@ class Gatherer:
         if len(answer.sample) < SAMPLE and len(session.history.steps) > 1 and not session.over:
             answer.sample.append(session.history)
         steps = len(session.history.steps) - session.taken_over
-        self.add(session.digest.of(session.history), steps=steps, laws=judge.counts, cells=judge.cells, case=case, note=note)
+        self.add(
+            session.digest.of(session.history), steps=steps, laws=judge.counts, cells=judge.cells, case=case, note=note
+        )
 
     def add(  # what a history is counted by
         self, digest: str, *, steps: int, laws: Mapping[Law, list[int]], case: str,

@@ -3,7 +3,6 @@
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import permutations
 from itertools import product as every
 
@@ -256,8 +255,8 @@ def _takes_the_shared_id(device: Device, _node: str, ask: Ask, blow: Blow | None
     image = None if not reply.states else reply.states[0].state.image
     if not ask.sn.id_str or image is None:
         return (reply, *others)
-    last = replace(image.snapshots[-1], info=ask.sn)
-    state = replace(reply.states[0].state, image=replace(image, snapshots=(*image.snapshots[:-1], last)))
+    last = image.snapshots[-1]._replace(info=ask.sn)
+    state = reply.states[0].state._replace(image=image._replace(snapshots=(*image.snapshots[:-1], last)))
     return (reply._replace(states=(Allowed(state),)), *others)
 
 
