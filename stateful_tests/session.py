@@ -221,17 +221,12 @@ class Session:
                 counts[GROUP_OPERATIONS_STRUCK] += 1
 
     def _perform(self, operation: Operation) -> Result:
-        dog = self._dog
-        if dog is None:
-            return self._system.perform(operation)
         kind = kind_of(operation)
-        dog.begin(kind)
         try:
-            return self._system.perform(operation)
+            with watching(self._dog, kind):
+                return self._system.perform(operation)
         except HangError:
             return Result(crash=f"{HANG} {kind} did not end")
-        finally:
-            dog.end()
 
     def flush_all(self) -> None:
         """Have all devices flushed, and whatever that does forgotten: no step of the history."""
@@ -320,7 +315,7 @@ class Session:
         seen: list[Observation] = []
         for name in devices:
             try:
-                with watching(self._dog, f"{level.value} look"):
+                with watching(self._dog, f"{level} look"):
                     seen.append(self._system.observe(name, level=level))
             except HangError:
                 seen.append(Observation(name, level, View(errors=(f"look: {HANG} it did not end",))))
