@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 from snapcheck.model.device import Content, Device, Image, Outcome, Snapshot, World
 from snapcheck.model.errno import Errno
 from snapcheck.model.facts import members
+from snapcheck.model.guest import landed
 from snapcheck.model.history import Observation
 from snapcheck.model.match import Difference, state_differences
 from snapcheck.model.operations import AllDelete, AllGoto, Flush, Goto, LoadVm, Operation, Reopen, SaveVm, Transaction
-from snapcheck.model.semantics import landed
 from snapcheck.model.setup import Kind
 from snapcheck.model.step import step
 

@@ -22,6 +22,7 @@ from snapcheck.model.group import (
     all_find_vmstate_bs,
     all_goto,
 )
+from snapcheck.model.guest import landed
 from snapcheck.model.operations import (
     AllCanSnapshot,
     AllCreate,
@@ -36,7 +37,8 @@ from snapcheck.model.operations import (
     SubmitWrite,
     Transaction,
 )
-from snapcheck.model.semantics import FALLS_BACK, LOCAL, blows_of, closed, landed, new_device
+from snapcheck.model.replies import blows_of, closed
+from snapcheck.model.semantics import FALLS_BACK, LOCAL, new_device
 from snapcheck.model.setup import Setup
 
 _SEVERAL: Mapping[type[Operation], Callable[[Stage, Any], Outcomes]] = {

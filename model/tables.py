@@ -21,8 +21,9 @@ from snapcheck.model.faults import CALLS as REFUSABLE
 from snapcheck.model.group import CALLS, WALK_OF, Ask, Then, Walk
 from snapcheck.model.law_names import Law
 from snapcheck.model.properties import Broken, Visit, broken_at
+from snapcheck.model.replies import Blow, Replies, Reply
 from snapcheck.model.scope import CALL_OF, SECTORS, Act, Scope
-from snapcheck.model.semantics import LOCAL, Blow, Replies, Reply, new_device
+from snapcheck.model.semantics import LOCAL, new_device
 from snapcheck.model.setup import DeviceSpec
 from snapcheck.model.snapshot import SnapshotInfo
 

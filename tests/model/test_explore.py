@@ -17,8 +17,9 @@ from snapcheck.model.merged import Merged
 from snapcheck.model.operations import AllDelete, AllGoto, Create, Goto
 from snapcheck.model.product import Ended, Product
 from snapcheck.model.properties import Broken
+from snapcheck.model.replies import Blow, Replies
 from snapcheck.model.scope import Act, Scope, ScopeError
-from snapcheck.model.semantics import Blow, Replies, create
+from snapcheck.model.semantics import create
 from snapcheck.model.setup import Semantics
 from snapcheck.model.space import Move, Space, State, Transition
 from snapcheck.model.step import step
