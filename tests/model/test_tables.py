@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from snapcheck.model import semantics
+from snapcheck.model import guest, semantics
 from snapcheck.model.device import Content, Device, Snapshot
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import (
@@ -140,7 +140,7 @@ def _writes_into_snapshots(device: Device, content: Content) -> Device:
 
 
 def test_a_rule_that_changes_a_snapshot_is_told_by_its_law(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(semantics, "_with_content", _writes_into_snapshots)
+    monkeypatch.setattr(guest, "_with_content", _writes_into_snapshots)
     laws = {broken.law for each in Tables(SMALL).reasons.values() for broken in each}
     assert Law.SNAPSHOT_IMMUTABLE in laws
 
