@@ -283,7 +283,7 @@ def _phase_report(name: str, answers: Sequence[Answer], seconds: float, options:
     )  # fmt: skip
 
 
-def _scope(name: str, options: RunOptions, length: int, counts: Mapping[str, int]) -> str:
+def _scope(name: str, options: RunOptions, length: int, counts: Counter[str]) -> str:
     """Return what a phase has covered, in words; of an exhaustive one, what it has covered or was to cover at least."""
     if name == images.NAME:
         return images.SCOPE
@@ -294,7 +294,8 @@ def _scope(name: str, options: RunOptions, length: int, counts: Mapping[str, int
     if name == tour.NAME:
         return "every transition"
     steps = walk.STEPS_MAX if name == walk.NAME else stateful.STEPS_MAX
-    return f"random histories of up to {steps} operations, 1 to {options.devices} devices, {SHARDS} shards"
+    broken_off = f"; {stateful.FLAKY}: {counts[stateful.FLAKY]:,}" if counts[stateful.FLAKY] else ""
+    return f"random histories of up to {steps} operations, 1 to {options.devices} devices, {SHARDS} shards{broken_off}"
 
 
 # --- the corpus -----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ class Watchdog:
     It reaches loops of Python code, with I/O or without. A call that blocks inside C code is out of its reach.
     An operation that goes on is told again: the first time may strike code whose exceptions Python drops, such as a
     callback of the garbage collector. Once it had to end one of a kind, the next ones of that kind get less time.
+    Time in which the process was stopped, as a frozen container or SIGSTOP does, is nobody's.
     """
 
     __slots__ = ("_begun", "_ended", "_kind", "_seconds_max", "_stopped", "_thread_id")
@@ -60,9 +61,11 @@ class Watchdog:
     def run(self) -> None:
         """Look at the clock until `stop`; this is the body of the watching thread."""
         told, told_at = -1.0, 0.0  # the operation that was told to end, by its beginning, and when
-        while not self._stopped.wait(min(_TICK_SECONDS, self._seconds_max / 4)):
+        pauses, tick = _Pauses(), min(_TICK_SECONDS, self._seconds_max / 4)
+        while not self._stopped.wait(tick):
             begun, now = self._begun, time.monotonic()
-            if begun is None or now - begun <= self._bound():
+            paused = pauses.seconds(begun, now, tick)
+            if begun is None or now - begun - paused <= self._bound():
                 continue
             if begun == told and now - told_at < _REPEAT_SECONDS:
                 continue
@@ -72,6 +75,31 @@ class Watchdog:
 
     def stop(self) -> None:
         self._stopped.set()
+
+
+class _Pauses:
+    """How long the process was stopped while the operation went on that is watched now.
+
+    The watching thread wakes late then, and no processor time was used meanwhile: C code that keeps the interpreter
+    to itself makes it late too, but works, and is not forgiven.
+    """
+
+    __slots__ = ("_begun", "_paused", "_used", "_woken")
+
+    def __init__(self) -> None:
+        self._woken, self._used = time.monotonic(), time.process_time()
+        self._begun: float | None = None
+        self._paused = 0.0
+
+    def seconds(self, begun: float | None, now: float, tick: float) -> float:
+        """Note that the thread woke at `now`; return the seconds that the operation begun at `begun` did not have."""
+        late, used = now - self._woken - tick, time.process_time() - self._used
+        self._woken, self._used = now, self._used + used
+        if begun != self._begun:
+            self._begun, self._paused = begun, 0.0
+        if late > tick and used < late / 2:
+            self._paused += late
+        return self._paused
 
 
 def watching(dog: Watchdog | None, kind: str = "") -> AbstractContextManager[None]:

@@ -491,6 +491,12 @@ def test_a_system_that_takes_snapshots_by_savevm_and_transactions_starts_from_gr
     assert {len(point.setup.devices) for point in points} == {1, 2, 3}
 
 
+def test_a_run_that_gets_no_further_than_two_workloads_has_cut_a_group_in_two() -> None:
+    options = RunOptions(phases=(crash.NAME,), profile=Profile.QUICK, histories=2)
+    result = run_driver(ENGINE, options, Silent()).result
+    assert next(each for each in result.laws if each.law is Law.GROUP_CUT).checked
+
+
 def test_what_changes_nothing_is_not_cut() -> None:
     for start in starts(devices_max=3, semantics=Semantics.CLASSIC)[:3]:
         operations = crash_operations(first_state(start.setup))

@@ -4,16 +4,17 @@ from typing import Any
 
 import pytest
 from hypothesis.errors import FlakyStrategyDefinition
+from snapcheck.impl.targets import find_target
 from snapcheck.model.setup import Semantics
 from snapcheck.stateful_tests.phases import stateful
+from snapcheck.stateful_tests.run import RunOptions, Silent, run_driver
 from snapcheck.stateful_tests.units import Unit
 from snapcheck.stateful_tests.work import Control
 
 
-def test_a_driver_that_does_something_else_the_second_time_ends_a_batch_and_not_the_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Given a driver in whose first batch Hypothesis finds that a history did not go as it did before
+@pytest.fixture
+def flaky_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Hypothesis find in the first batch that a history did not go as it did before."""
     run_batch, begun = stateful.run_batch, list[str]()
 
     def flaky_at_first(machine: type[Any], seed_text: str) -> None:
@@ -24,6 +25,11 @@ def test_a_driver_that_does_something_else_the_second_time_ends_a_batch_and_not_
 
     monkeypatch.setattr(stateful, "run_batch", flaky_at_first)
     monkeypatch.setattr(stateful, "BATCH", 1)
+
+
+@pytest.mark.usefixtures("flaky_at_first")
+def test_a_driver_that_does_something_else_the_second_time_ends_a_batch_and_not_the_run() -> None:
+    # Given such a driver
     unit = Unit(
         driver="qcow2", phase=stateful.NAME, semantics=Semantics.CLASSIC, devices=1, seed=0, shard=0, histories=3,
         seconds=None,
@@ -33,3 +39,10 @@ def test_a_driver_that_does_something_else_the_second_time_ends_a_batch_and_not_
     # Then it has all its histories, and the break is counted
     assert answer.histories == 3
     assert answer.counts[stateful.FLAKY] == 1
+
+
+@pytest.mark.usefixtures("flaky_at_first")
+def test_a_run_says_of_a_driver_that_it_did_something_else_the_second_time() -> None:
+    options = RunOptions(phases=(stateful.NAME,), histories=3, devices=1)
+    (phase,) = run_driver(find_target("qcow2"), options, Silent()).result.phases
+    assert phase.scope.endswith("batches that ended as the driver did something else the second time: 1")

@@ -1,5 +1,8 @@
 """An operation that does not end is ended; one that does is left alone."""
 
+import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 
@@ -51,3 +54,26 @@ def deaf_at_first() -> None:
 def test_an_operation_is_told_again_when_the_first_time_was_lost() -> None:
     with watchdog(seconds_max=0.2) as dog, dog.watching(), pytest.raises(HangError):
         deaf_at_first()
+
+
+WORKS_A_LITTLE = """
+import time
+from snapcheck.stateful_tests.watchdog import watchdog
+
+with watchdog(seconds_max=1.0) as dog, dog.watching():
+    print("begun", flush=True)
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+print("ended")
+"""
+
+
+def test_the_time_in_which_the_process_was_stopped_is_not_held_against_an_operation() -> None:
+    child = subprocess.Popen([sys.executable, "-c", WORKS_A_LITTLE], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "begun\n"
+    child.send_signal(signal.SIGSTOP)
+    time.sleep(2.5)
+    child.send_signal(signal.SIGCONT)
+    assert child.communicate(timeout=60)[0] == "ended\n"
