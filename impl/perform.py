@@ -120,7 +120,7 @@ class Performer:
     def perform(self, operation: Operation) -> Result:
         """Perform one operation. What a driver did that no driver may do is in `Result.crash`."""
         try:
-            perform = self._TABLE.get(type(operation))
+            perform = self.TABLE.get(type(operation))
             result = self._group.perform(operation) if perform is None else perform(self, operation)
             if self._in_flight.waiting and type(operation) is not SubmitWrite:
                 self._in_flight.land()
@@ -264,7 +264,7 @@ class Performer:
         device = self._device(operation.device)
         return answer(device.lock.held(OWNER, device.reopen))
 
-    _TABLE: ClassVar[Table] = {
+    TABLE: ClassVar[Table] = {
         Write: _write, SubmitWrite: _submit_write, WriteZeroes: _write_zeroes, Discard: _discard, Flush: _flush,
         Resize: _resize, VmstateWrite: _vmstate_write, VmstateRead: _vmstate_read, CanSnapshot: _can_snapshot,
         Find: _find, FindByIdAndName: _find_by_id_and_name, Create: _create, Goto: _goto, Delete: _delete, List: _list,
@@ -282,7 +282,7 @@ class ClassicOperations:
 
     def perform(self, operation: Operation) -> Result:
         """Perform one of them."""
-        return self._TABLE[type(operation)](self, operation)
+        return self.TABLE[type(operation)](self, operation)
 
     def _all_can_snapshot(self, _: AllCanSnapshot) -> Result:
         bad: Bad = Out(UNWRITTEN)
@@ -314,7 +314,7 @@ class ClassicOperations:
         node = self._group.all_find_vmstate_bs()
         return Result(device=None if node is None else node.name)
 
-    _TABLE: ClassVar[Table] = {
+    TABLE: ClassVar[Table] = {
         AllCanSnapshot: _all_can_snapshot, AllFind: _all_find, AllCreate: _all_create, AllGoto: _all_goto,
         AllDelete: _all_delete, AllFindVmstateBs: _all_find_vmstate_bs,
     }  # fmt: skip
@@ -328,7 +328,7 @@ class ModernOperations:
 
     def perform(self, operation: Operation) -> Result:
         """Perform one of them."""
-        return self._TABLE[type(operation)](self, operation)
+        return self.TABLE[type(operation)](self, operation)
 
     def _all_can_snapshot(self, operation: AllCanSnapshot) -> Result:
         refusal = self._group.all_can_snapshot(operation.devices)
@@ -359,7 +359,7 @@ class ModernOperations:
         node = self._group.all_find_vmstate_bs(operation.vmstate_device, operation.devices)
         return Result(message=node.message) if isinstance(node, Refusal) else Result(device=node.name)
 
-    _TABLE: ClassVar[Table] = {
+    TABLE: ClassVar[Table] = {
         AllCanSnapshot: _all_can_snapshot, AllFind: _all_find, AllCreate: _all_create, AllGoto: _all_goto,
         AllDelete: _all_delete, AllFindVmstateBs: _all_find_vmstate_bs,
     }  # fmt: skip

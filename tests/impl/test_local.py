@@ -459,7 +459,7 @@ def test_faults_are_injected_from_outside(bench: MakeBench) -> None:
 
 @pytest.mark.parametrize("group", [ClassicOperations, ModernOperations])
 def test_every_operation_of_the_alphabet_is_performed(group: type[ClassicOperations | ModernOperations]) -> None:
-    assert {*Performer._TABLE, *group._TABLE} == set(OPERATIONS)
+    assert {*Performer.TABLE, *group.TABLE} == set(OPERATIONS)
 
 
 def test_the_driver_under_test_is_closed_with_the_system() -> None:
