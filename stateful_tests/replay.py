@@ -21,7 +21,7 @@ from snapcheck.stateful_tests.power_cuts.again import cut_again, disks_left
 from snapcheck.stateful_tests.session import Care, Session
 from snapcheck.stateful_tests.watchdog import watchdog
 
-CARES: Final = (Care.USUAL, Care.CLOSE)
+CARES: Final = (Care.USUAL, Care.LIVE, Care.CLOSE)
 
 
 class ReplayState(StrEnum):
