@@ -22,7 +22,10 @@ class Engine:
         self.state = ReplayState.STILL_FAILS
         self.asked: list[tuple[str, Law | None]] = []
 
-    def __call__(self, target: Target, history: History, *, law: Law | None = None) -> Replayed:
+    def __call__(
+        self, target: Target, history: History, *, law: Law | None = None, reproduced: bool = True
+    ) -> Replayed:
+        assert reproduced
         self.asked.append((target.name, law))
         return Replayed(self.state, "the driver blames d2\nand not d1", history)
 
@@ -43,7 +46,13 @@ def report(failed: RunResult, history: History, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("state", "status"), [(ReplayState.FIXED, 0), (ReplayState.STILL_FAILS, 1), (ReplayState.CANNOT_RUN, 3)]
+    ("state", "status"),
+    [
+        (ReplayState.FIXED, 0),
+        (ReplayState.STILL_FAILS, 1),
+        (ReplayState.CANNOT_RUN, 3),
+        (ReplayState.CANNOT_TELL, 3),
+    ],
 )
 @pytest.mark.usefixtures("report")
 def test_an_id_is_looked_up_in_the_report_and_its_law_is_asked_for(
