@@ -35,7 +35,8 @@ class Sought(NamedTuple):
     law: Law
     operation: str
     severity: Severity
-    role: str  # "" where no device is named, else whether the operation "reached" it or it lies "beside"
+    role: str | None  # "" where no device is named, else whether the operation "reached" it or it lies "beside";
+    # None where nobody knows
 
 
 class Shrunk(NamedTuple):
@@ -118,6 +119,7 @@ class _Shrinker:
                 self._best = Shrunk(ran.history, ran.evidence, reproduced=True)
                 self._sought = sought_in(ran.evidence[0], ran.history.steps[-1])
                 return
+        self._sought = self._sought._replace(role=None)
 
     def _same_operation(self, evidence: Evidence, step: Step) -> bool:
         return self._same_law(evidence, step) and kind_of(step.operation) == self._sought.operation
@@ -126,7 +128,10 @@ class _Shrinker:
         return evidence.law is self._sought.law and evidence.severity is self._sought.severity
 
     def _is_sought(self, evidence: Evidence, step: Step) -> bool:
-        return evidence.law is self._sought.law and sought_in(evidence, step) == self._sought
+        if evidence.law is not self._sought.law:
+            return False
+        seen = sought_in(evidence, step)
+        return (seen if self._sought.role is not None else seen._replace(role=None)) == self._sought
 
     def _cut_and_look(self) -> None:
         """Cut a long history with the least care that shows it; then look as closely as shows what is left."""

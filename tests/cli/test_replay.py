@@ -7,7 +7,7 @@ from subprocess import CompletedProcess
 import pytest
 from snapcheck.impl.targets import Target
 from snapcheck.model.history import History
-from snapcheck.model.law_names import Law
+from snapcheck.model.law_names import Law, Severity
 from snapcheck.reports import folder, jsonl
 from snapcheck.reports.verdict import RunResult
 from snapcheck.stateful_tests.replay import Replayed, ReplayState
@@ -212,3 +212,27 @@ def test_a_wrong_call_to_shrink_says_what_was_wrong(
     assert done.returncode == 2
     assert complaint in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+WRONG_CULPRIT = "snapcheck.stateful_tests.seeded_bugs.group:wrong_culprit"
+
+
+def test_a_fault_that_is_met_no_more_is_looked_for_nearby(snapcheck: Snapcheck) -> None:
+    # Given a violation whose fault struck at a place that the driver does not come to any more
+    snapcheck("run", WRONG_CULPRIT, "--phases", "walk", "--histories", 8, "--jobs", 1, "--no-progress")
+    out = Path("snapcheck-report")
+    result = folder.read(out)
+    told = next(each for each in result.violations if each.severity is Severity.ERROR and each.faults == 1)
+    assert told.history is not None
+    steps = [replace(step, faults=tuple(replace(each, at=99) for each in step.faults)) for step in told.history.steps]
+    moved = replace(told, history=replace(told.history, steps=steps))
+    folder.write(out, replace(result, violations=(moved,)), sample=())
+    # When it is replayed, then nobody can tell
+    done = snapcheck("replay", told.id)
+    assert (done.returncode, done.stdout.split("  ")[0]) == (3, "CAN NOT TELL")
+    assert "a fault is met no more" in done.stdout
+    # And when it is looked for nearby, then it is there, and fails from then on
+    done = snapcheck("replay", told.id, "--shrink", "--seconds", 20)
+    assert done.returncode == 1
+    assert "looking for it nearby" in done.stdout
+    assert snapcheck("replay", told.id).returncode == 1
