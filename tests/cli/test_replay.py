@@ -219,7 +219,19 @@ WRONG_CULPRIT = "snapcheck.stateful_tests.seeded_bugs.group:wrong_culprit"
 
 def test_a_fault_that_is_met_no_more_is_looked_for_nearby(snapcheck: Snapcheck) -> None:
     # Given a violation whose fault struck at a place that the driver does not come to any more
-    snapcheck("run", WRONG_CULPRIT, "--phases", "walk", "--histories", 8, "--jobs", 1, "--no-progress")
+    snapcheck(
+        "run",
+        WRONG_CULPRIT,
+        "--phases",
+        "sweep",
+        "--histories",
+        30,
+        "--shrink-seconds",
+        1,
+        "--jobs",
+        1,
+        "--no-progress",
+    )
     out = Path("snapcheck-report")
     result = folder.read(out)
     told = next(each for each in result.violations if each.severity is Severity.ERROR and each.faults == 1)
