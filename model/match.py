@@ -106,7 +106,7 @@ def state_differences(state: Device, seen: Observation, *, struck: bool) -> tupl
         )
     if seen.contents is not None:
         for snapshot, held in pair_contents(image, seen):
-            found.extend(_snapshot_differences(image, snapshot, held))
+            found.extend(_snapshot_differences(image, snapshot, held, None if seen.disk is None else seen.disk.sectors))
     return tuple(found)
 
 
@@ -234,8 +234,13 @@ def pair_contents(image: Image, seen: Observation) -> list[tuple[Snapshot, Snaps
     return pairs
 
 
-def _snapshot_differences(image: Image, snapshot: Snapshot, held: SnapshotContent) -> Iterator[Difference]:
-    """Yield where what was read of a snapshot differs from what it holds, in words."""
+def _snapshot_differences(
+    image: Image, snapshot: Snapshot, held: SnapshotContent, shown: int | None
+) -> Iterator[Difference]:
+    """Yield where what was read of a snapshot differs from what it holds, in words.
+
+    It may be read under the size of the disk (B.5), which is `shown`: another one than it should is not the snapshot's.
+    """
     who = f"snapshot {snapshot.info.name!r} (id {printable(snapshot.info.id_str)})"
 
     def differs(want: str, got: str) -> Difference:
@@ -246,7 +251,7 @@ def _snapshot_differences(image: Image, snapshot: Snapshot, held: SnapshotConten
         return
     if not content_fits(snapshot.content, held.content):
         yield differs(*_first_difference(snapshot.content, held.content))
-    elif held.sectors is not None and held.sectors not in {snapshot.sectors, image.sectors}:
+    elif held.sectors is not None and held.sectors not in {snapshot.sectors, image.sectors, shown}:
         yield differs(f"{snapshot.sectors} sectors", f"{held.sectors} sectors")
     if held.vmstate is None or snapshot.vmstate is None or snapshot.sectors != image.sectors:
         return  # nothing is promised of VM state read under another size

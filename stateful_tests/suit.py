@@ -11,12 +11,23 @@ from snapcheck.model.errno import Errno
 from snapcheck.model.facts import root_of
 from snapcheck.model.faults import CallFault, DropsUnflushed, Fails, Fault, IoFault, LandsButFails, Short
 from snapcheck.model.history import Abilities
-from snapcheck.model.operations import AddBitmap, Create, Delete, Goto, Operation, RemoveBitmap, SaveVm, Transaction
+from snapcheck.model.operations import (
+    AddBitmap,
+    Create,
+    Delete,
+    Goto,
+    LoadTmp,
+    LoadTmpByIdOrName,
+    Operation,
+    RemoveBitmap,
+    SaveVm,
+    Transaction,
+)
 from snapcheck.model.setup import DeviceSpec, Setup
 from snapcheck.model.snapshot import NAME_BYTES_MAX, cut_text
 
 _NAME: Final = "vm"  # where the clock would have made one
-_NODE_OPERATIONS: Final = (AddBitmap, RemoveBitmap, Create, Goto, Delete)
+_NODE_OPERATIONS: Final = (AddBitmap, RemoveBitmap, Create, Goto, Delete, LoadTmp, LoadTmpByIdOrName)
 
 
 def suited_setup(setup: Setup, abilities: Abilities) -> Setup:

@@ -35,6 +35,10 @@ class Proxy:
         """Wait for an event."""
         self.honest.await_event(wanted, what)
 
+    def foresee(self, command: str, arguments: Mapping[str, object]) -> None:
+        """Foresee a command."""
+        self.honest.foresee(command, arguments)
+
     def drop(self, device: str, name: str) -> None:
         """Delete a snapshot behind everybody's back."""
         self.honest.execute("blockdev-snapshot-delete-internal-sync", {"device": device, "name": name})

@@ -47,6 +47,7 @@ from snapcheck.model.operations import (
     LoadTmp,
     LoadVm,
     Operation,
+    Resize,
     SaveVm,
     SetReadOnly,
     SnapshotAction,
@@ -392,6 +393,18 @@ def test_snapshot_immutable_is_broken_when_a_write_shows_in_a_snapshot() -> None
     assert evidence.summary == "write of d0 changed a snapshot of d0"
     assert evidence.expected == "snapshot 's' (id 1): sector 0: tag 1"
     assert evidence.actual == "snapshot 's' (id 1): sector 0: tag 2"
+
+
+def test_snapshot_immutable_holds_when_a_snapshot_is_read_under_a_wrong_size_of_the_disk() -> None:
+    before = device("d0", snapshot(tag=1))
+    grown = replace(view(before), sectors=16, content=b"\1" * 8 + bytes(8))
+    seen = replace(full(before), disk=grown, contents=(SnapshotContent(b"\1" * 8 + bytes(8), 16, b""),))
+    refused = (outcome(DENIED),)
+    answers = judged(Law.SNAPSHOT_IMMUTABLE, world(before), Resize("d0", 16), refused, Result(EIO), seen=[seen])
+    assert held(answers)
+    shorter = replace(seen, disk=view(before))
+    answers = judged(Law.SNAPSHOT_IMMUTABLE, world(before), Resize("d0", 16), refused, Result(EIO), seen=[shorter])
+    assert the_evidence(answers).actual == "snapshot 's' (id 1): 16 sectors"
 
 
 def test_error_means_unchanged_holds_when_a_failed_operation_left_the_old_state() -> None:

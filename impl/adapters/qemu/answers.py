@@ -17,6 +17,7 @@ _SHAPES: Final = (
     (re.compile(r"Can't find (the )?snapshot"), Errno.ENOENT),
     (re.compile(r"snapshot not found"), Errno.ENOENT),
     (re.compile(r"dirty bitmaps"), Errno.EBUSY),
+    (re.compile(r"does not support temporarily loading"), Errno.ENOTSUP),
     (re.compile(r"Cannot find device"), Errno.ENOMEDIUM),
     (re.compile(r"(is|Image is) read[- ]only"), Errno.EACCES),
 )

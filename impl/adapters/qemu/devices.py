@@ -7,7 +7,7 @@ exports are made in the order of the devices, and when one is made anew those be
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from snapcheck.impl.adapters.qemu.disks import ROOM_BYTES, DiskServer
 from snapcheck.impl.adapters.qemu.guest import Guest
@@ -22,6 +22,7 @@ from snapcheck.model.setup import DeviceSpec, Kind
 
 UNLIMITED: Final = "unlimited"  # a throttle group that lets everything pass
 _SMALL_CLUSTERS: Final = 512
+_BELOW: Final = frozenset({"file", "image"})  # what a node calls the one below it
 
 
 def _over(spec: DeviceSpec) -> str | None:
@@ -62,6 +63,11 @@ class Device:
     @property
     def is_open(self) -> bool:
         return self.present and not self.dead
+
+
+def _image_node(device: Device) -> str:
+    """Return the name of the node that has the image: the device itself, or what lies below it."""
+    return f"{device.name}/file" if _over(device.spec) else device.name
 
 
 class Devices:
@@ -120,8 +126,24 @@ class Devices:
 
     def _let_go(self, device: Device) -> None:
         self._withdraw([device])
-        if device.is_open:
-            self._monitor.execute("blockdev-del", {"node-name": device.name})
+        if not device.is_open:
+            return
+        self._monitor.execute("blockdev-del", {"node-name": device.name})
+        image = node_of(_image_node(device))
+        if image != device.name and self._stays(image):
+            nodes = {key: image if key in _BELOW else value for key, value in self.nodes(device).items()}
+            self._monitor.execute("blockdev-add", nodes)
+            raise RefusedError(f"Node '{image}' is in use, also without the node over it")
+
+    def _stays(self, node: str) -> bool:
+        """Tell whether a node is there. As long as a driver is closed QEMU shows none, and nobody knows."""
+        with suppress(RefusedError):
+            return node in self._left()
+        return False
+
+    def _left(self) -> set[str]:
+        nodes = cast("list[Json]", self._monitor.execute("query-named-block-nodes", {"flat": True}))
+        return {node["node-name"] for node in nodes}
 
     def reopen(self, device: Device, *, read_only: bool) -> None:
         """Close a device and open it in that mode; `RefusedError` when it can not be opened: then it stays closed."""
@@ -136,6 +158,9 @@ class Devices:
             if device.is_open:
                 self._monitor.execute("blockdev-del", {"node-name": device.name})
         self.by_name.clear()
+        left = self._left()
+        if left:
+            raise RefusedError(f"nodes that nobody has any more are left: {', '.join(sorted(left))}")
 
     def flush_all(self) -> None:
         """Have a guest of each device flush it, as far as that goes."""
@@ -181,7 +206,8 @@ class Devices:
             yield
         finally:
             for device in present:
-                self._export(device)
+                with suppress(RefusedError):  # an image that is found corrupt meanwhile has no medium any more
+                    self._export(device)
             for device in present:
                 self._delete_export(_place_of(device))
 
@@ -210,15 +236,17 @@ class Devices:
         device.guest = Guest(self._pump, self._address, device.name)
 
     # --- nodes ------------------------------------------------------------------------------------
+    def served(self, disk: str) -> Json:
+        """Return the node of a disk that the harness serves."""
+        server = {"type": "unix", "path": self._disks.address, "abstract": True}
+        return {"driver": "nbd", "server": server, "export": disk}
+
     def nodes(self, device: Device) -> Json:
         """Return what `blockdev-add` takes for a device."""
-        protocol: Json = {
-            "driver": "nbd", "server": {"type": "unix", "path": self._disks.address, "abstract": True},
-            "export": device.name, "discard": "unmap",
-        }  # fmt: skip
+        protocol = {**self.served(device.name), "discard": "unmap"}
         over = _over(device.spec)
         driver = "raw" if device.spec.kind is Kind.PLAIN else "qcow2"
-        name = f"{device.name}/file" if over else device.name
+        name = _image_node(device)
         node: dict[str, Any] = {"driver": driver, "node-name": node_of(name), "file": protocol}
         if over:
             node = {"driver": over, "node-name": device.name, "image" if over == "blkdebug" else "file": node}
@@ -229,7 +257,7 @@ class Devices:
 
 def _with_options(node: dict[str, Any], *, read_only: bool) -> Json:
     """Return `node` and the nodes below it, in one mode, with discards passed down."""
-    below = {key: _with_options(each, read_only=read_only) for key, each in node.items() if key in {"file", "image"}}
+    below = {key: _with_options(each, read_only=read_only) for key, each in node.items() if key in _BELOW}
     return {**node, **below, "read-only": read_only, "discard": "unmap"}
 
 

@@ -61,7 +61,7 @@ class _Connection:
             self._pump.drop(self._endpoint)
             return
         try:
-            while self._turn():
+            while self._inbox and self._turn():
                 pass
         except ConnectionError:  # it is gone before it had its answer
             self._pump.drop(self._endpoint)

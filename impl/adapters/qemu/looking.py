@@ -29,6 +29,7 @@ from snapcheck.model.snapshot import SnapshotInfo
 
 _CLOSED: Final = re.compile(r"Block device ([^ .]+)\S* is ejected")
 _READS: Final = Capabilities()
+_ALL_NODES: Final = ("query-named-block-nodes", {"flat": True})
 
 
 class Clock:
@@ -92,6 +93,10 @@ class Looker:
         self._several = several
         self._read.clear()
 
+    def foresee(self) -> None:
+        """Have the monitor show all devices along with its next answer."""
+        self._monitor.foresee(*_ALL_NODES)
+
     def size_of(self, device: Device) -> int | None:
         """Return the size of a present device in bytes; None for a node whose driver is closed."""
         image = self._image(device)
@@ -139,6 +144,8 @@ class Looker:
         return self._view(device, Level.FULL)
 
     def _view(self, device: Device, level: Level) -> View:
+        if self._several and level is not Level.LIST:
+            self._read_ahead()
         image = self._image(device)
         if image is None:
             return nothing_seen(Errno.ENOMEDIUM.name)
@@ -160,7 +167,7 @@ class Looker:
         """Return all nodes. QEMU shows none as long as there is one whose driver is closed, so that one has to go."""
         while True:
             try:
-                return cast("list[Json]", self._monitor.execute("query-named-block-nodes", {"flat": True}))
+                return cast("list[Json]", self._monitor.execute(*_ALL_NODES))
             except RefusedError as error:
                 found = _CLOSED.search(str(error))
                 device = found and self._devices.by_name.get(found[1])
@@ -183,11 +190,9 @@ class Looker:
         if size > CONTENT_BYTES_MAX:
             errors.append("content: EFBIG")
             return None
-        if self._several:
-            self._read_ahead()
-        raw = self._read.pop(device.name, None)
+        guest, raw = device.guest, self._read.pop(device.name, None)
         try:
-            if raw is None:
+            if raw is None or guest is None or guest.size != size:
                 raw = self._devices.guest_of(device, size).request(Command.READ, 0, size) if size else b""
             elif isinstance(raw, BlockError):
                 raise raw
@@ -197,16 +202,16 @@ class Looker:
         return self._tags[device.name].of(raw, ACTIVE)
 
     def _read_ahead(self) -> None:
-        """Read all devices that can be read as they are, at the same time: QEMU need not be waited for one by one."""
+        """Read all devices through the guests that they have, at the same time, instead of waiting for one by one."""
         self._several = False
-        asked: list[tuple[str, Guest, int]] = []
+        asked: list[tuple[str, Guest]] = []
         for device in self._devices.by_name.values():
-            size, guest = self.size_of(device) if device.present else None, device.guest
-            if guest is not None and size and guest.size == size <= CONTENT_BYTES_MAX:
-                guest.ask(Command.READ, 0, size)
-                asked.append((device.name, guest, size))
-        for name, guest, size in asked:
+            guest = device.guest
+            if guest is not None and device.is_open and 0 < guest.size <= CONTENT_BYTES_MAX:
+                guest.ask(Command.READ, 0, guest.size)
+                asked.append((device.name, guest))
+        for name, guest in asked:
             try:
-                self._read[name] = guest.answer(size)
+                self._read[name] = guest.answer(guest.size)
             except BlockError as error:
                 self._read[name] = error

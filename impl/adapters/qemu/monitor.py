@@ -2,6 +2,7 @@
 
 import json
 import socket
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
@@ -27,6 +28,7 @@ class Asked(Protocol):
     def say(self, line: str) -> str: ...
     def run_job(self, command: str, arguments: Mapping[str, object]) -> None: ...
     def await_event(self, wanted: Callable[[Json], bool], what: str) -> None: ...
+    def foresee(self, command: str, arguments: Mapping[str, object]) -> None: ...
 
 
 class Monitor:
@@ -36,12 +38,12 @@ class Monitor:
         self._pump = pump
         self._endpoint = endpoint
         self._inbox = Inbox(endpoint)
-        self._answers: list[Json] = []
+        self._answers: deque[Json] = deque()
         self._events: list[Json] = []
+        self._foreseen: Json | None = None  # what goes with the next command
+        self._ahead: Json | None = None  # what went with the last one, and was not asked for yet
         pump.add(endpoint, self._arrived)
-        pump.until(lambda: bool(self._answers) or self._inbox.ended, "QEMU's greeting")
-        self._require_life()
-        self.version = _version(self._answers.pop())
+        self.version = _version(self._answer("QEMU's greeting"))
         self.execute("qmp_capabilities")
 
     def _arrived(self) -> None:
@@ -52,23 +54,39 @@ class Monitor:
         if self._inbox.ended:
             self._pump.drop(self._endpoint)
 
-    def _require_life(self) -> None:
-        if self._inbox.ended and not self._answers:
+    def _answer(self, what: str) -> Json:
+        """Wait for the next answer, and return it."""
+        self._pump.until(lambda: bool(self._answers) or self._inbox.ended, what)
+        if not self._answers:
             raise GoneError
+        return self._answers.popleft()
+
+    def foresee(self, command: str, arguments: Mapping[str, object]) -> None:
+        """Send a command along with the next one: `execute` has its answer then without another way there and back.
+
+        The answer counts as long as no other command was executed in between. The command must change nothing.
+        """
+        self._foreseen = _message(command, arguments)
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:  # noqa: ANN401  # JSON
         """Return what `command` answers; raises `RefusedError` for an error, and `GoneError` when QEMU is gone."""
-        message = {"execute": command, "arguments": arguments} if arguments else {"execute": command}
-        try:
-            self._endpoint.sendall(json.dumps(message, ensure_ascii=True).encode())
-        except OSError:
-            raise GoneError from None
-        self._pump.until(lambda: bool(self._answers) or self._inbox.ended, f"the command {command}")
-        self._require_life()
-        answer = self._answers.pop()
+        message = _message(command, arguments)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead != message:
+            self._answer(f"the command {ahead['execute']}")  # it is out of date
+        if ahead != message:
+            self._ahead, self._foreseen = self._foreseen, None
+            self._send([message] if self._ahead is None else [message, self._ahead])
+        answer = self._answer(f"the command {command}")
         if "error" in answer:
             raise RefusedError(str(cast("Json", answer["error"])["desc"]))
         return answer["return"]
+
+    def _send(self, messages: list[Json]) -> None:
+        try:
+            self._endpoint.sendall("".join(json.dumps(message, ensure_ascii=True) for message in messages).encode())
+        except OSError:
+            raise GoneError from None
 
     def say(self, line: str) -> str:
         """Return what the monitor for people answers to `line`; nothing means that all went well."""
@@ -92,6 +110,10 @@ class Monitor:
             raise GoneError
         place = next(at for at, event in enumerate(self._events) if wanted(event))
         del self._events[: place + 1]
+
+
+def _message(command: str, arguments: Mapping[str, object] | None) -> Json:
+    return {"execute": command, "arguments": arguments} if arguments else {"execute": command}
 
 
 def _concluded(event: Json) -> bool:

@@ -8,11 +8,10 @@ import os
 import selectors
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from typing import Final, cast
 
-SECONDS_MAX: Final = 6.0  # thousands of times what QEMU takes for an operation on a small image
+SECONDS_MAX: Final = 2.5  # of silence: hundreds of times what QEMU takes for a whole operation on a small image
 _TURN_SECONDS: Final = 0.5  # how long a turn may be deaf to signals
 
 
@@ -21,10 +20,14 @@ class StuckError(Exception):
 
 
 class Pump:
-    """Sockets, and what is to be done when something arrives on one of them."""
+    """Sockets, and what is to be done when something arrives on one of them.
+
+    `broken_off` says that the last wait had no end (a watchdog, a Ctrl-C): what it was for may still come.
+    """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self.broken_off = False
 
     def add(self, endpoint: socket.socket, arrived: Callable[[], None]) -> None:
         """Call `arrived` whenever there is something to read on `endpoint`, or its other end is gone."""
@@ -47,14 +50,21 @@ class Pump:
             endpoint.close()
 
     def until(self, done: Callable[[], bool], what: str, *, seconds: float | None = None) -> None:
-        """Serve until `done`; `StuckError` names `what` was waited for when that takes too long."""
-        bound = SECONDS_MAX if seconds is None else seconds
-        deadline = time.monotonic() + bound
+        """Serve until `done`; `StuckError` names `what` was waited for when nothing at all comes for too long.
+
+        Silence is counted in turns, so that the time in which the whole process was stopped is no silence.
+        """
+        silence_max = SECONDS_MAX if seconds is None else seconds
+        turn, silence = min(_TURN_SECONDS, silence_max), 0.0
+        self.broken_off = True
         while not done():
-            for key, _ in self._selector.select(_TURN_SECONDS):
+            arrived = self._selector.select(turn)
+            silence = 0.0 if arrived else silence + turn
+            for key, _ in arrived:
                 cast("Callable[[], None]", key.data)()
-            if time.monotonic() > deadline:
-                raise StuckError(f"{what} took more than {bound:g} seconds")
+            if silence >= silence_max:
+                raise StuckError(f"{what} did not come, and nothing else did for {silence_max:g} seconds")
+        self.broken_off = False
 
     def close(self) -> None:
         """Close all sockets."""

@@ -71,7 +71,8 @@ class SecondOpinion:
         copy = MemoryFile(_COPY)
         self._disks.offer(_COPY, copy, size=len(held.content) * SECTOR)
         nodes = self._node(_IMAGE, "qcow2"), self._node(_COPY, "raw")
-        status, _, text = run_program(self._pump, IMG, ("convert", "-n", "-l", _selector(listed[place]), *nodes))
+        which = selector(listed[place].id_str, listed[place].name)
+        status, _, text = run_program(self._pump, IMG, ("convert", "-n", "-l", which, *nodes))
         if status:
             return f"qemu-img convert -l can not read a snapshot that ours can: {text}"
         raw = copy.pread(0, copy.size()).ljust(len(held.content) * SECTOR, b"\0")
@@ -99,7 +100,7 @@ def _length(text: str) -> int:
     return len(text.encode("utf-8", "surrogateescape"))
 
 
-def _selector(info: SnapshotInfo) -> str:
-    """Return what picks a snapshot by both; a comma in an option is written twice."""
-    id_str, name = (text.replace(",", ",,") for text in (info.id_str, info.name))
-    return f"snapshot.id={id_str},snapshot.name={name}"
+def selector(snapshot_id: str | None, name: str | None) -> str:
+    """Return what `-l` takes to pick a snapshot by id, by name, or by both; a comma in an option is written twice."""
+    given = {"id": snapshot_id, "name": name}
+    return ",".join(f"snapshot.{key}={text.replace(',', ',,')}" for key, text in given.items() if text is not None)

@@ -132,6 +132,9 @@ class QemuSystem:
         if self._closed:
             return
         self._closed = True
+        if self._process.pump.broken_off:  # its next answer would be taken for another one's
+            KEEPER.end(self._process)
+            return
         try:
             self._devices.remove_all()
             KEEPER.give_back(self._process)
@@ -261,6 +264,7 @@ class QemuSystem:
         self._monitor.execute(command, arguments)
 
     def _say(self, command: str, name: str) -> Result:
+        self._looker.foresee()
         text = self._monitor.say(f"{command} {_quoted(name)}")
         return refusal(text.removeprefix("Error: "), self._devices.by_name) if text else OK
 
@@ -289,6 +293,7 @@ class QemuSystem:
     def _transact(self, operation: Transaction) -> Result:
         kind = "blockdev-snapshot-internal-sync"
         actions = [{"type": kind, "data": {"device": each.device, "name": each.name}} for each in operation.actions]
+        self._looker.foresee()
         self._execute("transaction", {"actions": actions})
         return OK
 

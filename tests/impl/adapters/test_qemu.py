@@ -12,7 +12,9 @@ from snapcheck.fault_injection.crash.cuts import Persistence
 from snapcheck.impl.adapters.qemu import pump
 from snapcheck.impl.adapters.qemu.answers import device_in, errno_of
 from snapcheck.impl.adapters.qemu.keeper import KEEPER
-from snapcheck.impl.adapters.qemu.process import DAEMON, MACHINE
+from snapcheck.impl.adapters.qemu.monitor import Monitor, RefusedError
+from snapcheck.impl.adapters.qemu.process import DAEMON, MACHINE, QemuProcess
+from snapcheck.impl.adapters.qemu.pump import StuckError
 from snapcheck.impl.adapters.qemu.second_opinion import SecondOpinion
 from snapcheck.impl.blockfile import BlockFile
 from snapcheck.impl.driver import Capabilities, abandon
@@ -34,6 +36,8 @@ from snapcheck.model.operations import (
     DelVm,
     Flush,
     Goto,
+    LoadTmp,
+    LoadTmpByIdOrName,
     LoadVm,
     Operation,
     Reopen,
@@ -185,6 +189,38 @@ def test_qemu_img_works_on_images_that_nobody_else_has_open() -> None:
     assert found == []
 
 
+def test_qemu_img_shows_what_a_snapshot_of_a_read_only_image_holds_until_the_image_is_closed() -> None:
+    operations = (
+        Create("d0", "a,b"), Write("d0", 0, 8, 20), Create("d0", "1"), LoadTmp("d0", None, "a,b"),
+        SetReadOnly("d0", read_only=True), LoadTmp("d0", None, "a,b"), LoadTmpByIdOrName("d0", "2"),
+        LoadTmp("d0", "1", "a,b"), LoadTmp("d0", "2", "a,b"), LoadTmpByIdOrName("d0", "zz"),
+        LoadTmp("d0", None, None), Reopen("d0"),
+    )  # fmt: skip
+    steps, found = performed(*operations, driver="qemu-img")
+    expected = [Errno.OK] * 3 + [Errno.EINVAL] + [Errno.OK] * 4 + [Errno.ENOENT] * 2 + [Errno.EUNTOLD, Errno.OK]
+    assert [step.result.errno for step in steps] == expected
+    shown = [step.observations[0].memory.content for step in steps]
+    first, second = bytes([9] * 16), bytes([20] * 8 + [9] * 8)
+    assert (shown[5], shown[6], shown[7], shown[11]) == (first, second, first, second)
+    assert found == []
+
+
+@pytest.mark.parametrize("kind", [Kind.RAW_OVER, Kind.FILTER_OVER, Kind.PLAIN])
+def test_qemu_img_loads_no_snapshot_through_another_node(kind: Kind) -> None:
+    operations = SetReadOnly("d0", read_only=True), LoadTmpByIdOrName("d0", "a"), Create("d0", "a")
+    steps, found = performed(*operations, kinds=(kind,), driver="qemu-img")
+    assert [step.result.errno for step in steps] == [Errno.OK, Errno.ENOTSUP, Errno.EUNTOLD]
+    assert found == []
+
+
+def test_qemu_img_can_not_tell_of_a_snapshot_in_an_image_that_it_can_not_open() -> None:
+    fault = IoFault("d0", "read", Fails(Errno.EIO), times=0)
+    operations = SetReadOnly("d0", read_only=True), LoadTmp("d0/file", "1", None)
+    steps, found = performed(*operations, kinds=(Kind.RAW_OVER,), faults=(fault,), driver="qemu-img")
+    assert (steps[-1].operation, steps[-1].result.errno) == (LoadTmp("d0", "1", None), Errno.EUNTOLD)
+    assert found == []
+
+
 # --- faults and what is seen ----------------------------------------------------------------------
 def test_everything_that_reaches_a_disk_is_seen() -> None:
     steps, _ = performed(Write("d0", 0, 8, 20), Flush("d0"))
@@ -268,6 +304,75 @@ def test_a_qemu_that_does_not_answer_is_a_violation(monkeypatch: pytest.MonkeyPa
     assert performed(SaveVm("a"))[1] == []
 
 
+def test_a_qemu_that_was_not_waited_for_to_the_end_serves_no_other_history() -> None:
+    with Session(find_target("qemu"), group(PLAIN)):
+        process = KEEPER.lent[-1]
+        with pytest.raises(StuckError):
+            process.pump.until(lambda: False, "what never comes", seconds=0.01)
+    assert not process.alive
+    assert performed(SaveVm("a"))[1] == []
+
+
+def test_a_qemu_with_a_node_that_nobody_took_away_serves_no_other_history() -> None:
+    with Session(find_target("qemu"), group(PLAIN)):
+        process = KEEPER.lent[-1]
+        process.monitor.execute("blockdev-add", {"driver": "null-co", "node-name": "left"})
+    assert not process.alive
+
+
+def test_an_image_in_use_is_held_also_below_another_node() -> None:
+    with Session(find_target("qemu"), group((Kind.RAW_OVER,))) as session:
+        monitor = KEEPER.lent[-1].monitor
+        monitor.execute("blockdev-add", {"driver": "raw", "node-name": "user", "file": "d0.file"})
+        found = session.step(Flush("d0"), everywhere=True)
+    assert [(each.law, each.actual) for each in found] == [
+        (Law.NO_CRASH, "Node 'd0.file' is in use, also without the node over it")
+    ]
+
+
+def test_a_resize_of_an_image_that_was_found_corrupt_holds_nothing_of_it() -> None:
+    setup = Setup((DeviceSpec("d0", sectors=16),), Semantics.MODERN)
+    disk = prepared_image(setup.devices[0])
+    disk.pwrite(8192, bytes(64))  # refcounts: what the next write takes is the header
+    system = find_target("qemu-storage-daemon").built([disk], semantics="modern", recorder=EventList())
+    system.start(setup)
+    results = [system.perform(each) for each in (Write("d0", 0, 8, 20), Resize("d0", 24), Reopen("d0"))]
+    system.close()
+    assert [result.errno is Errno.OK for result in results] == [False] * 3
+    assert "can not be opened" in (results[-1].message or "").replace("cannot", "can not")
+
+
+# --- the monitor ----------------------------------------------------------------------------------
+@pytest.fixture
+def daemon() -> Iterator[QemuProcess]:
+    process = KEEPER.lend(DAEMON)
+    yield process
+    KEEPER.give_back(process)
+
+
+def nodes(monitor: Monitor) -> list[str]:
+    return [node["node-name"] for node in monitor.execute("query-named-block-nodes", {"flat": True})]
+
+
+def test_what_is_foreseen_is_answered_along_with_the_next_command(daemon: QemuProcess) -> None:
+    monitor = daemon.monitor
+    monitor.foresee("query-named-block-nodes", {"flat": True})
+    monitor.execute("blockdev-add", {"driver": "null-co", "node-name": "one"})
+    assert nodes(monitor) == ["one"]
+    monitor.execute("blockdev-del", {"node-name": "one"})
+    assert nodes(monitor) == []
+
+
+def test_what_is_foreseen_is_out_of_date_once_another_command_was_executed(daemon: QemuProcess) -> None:
+    monitor = daemon.monitor
+    monitor.foresee("query-named-block-nodes", {"flat": True})
+    monitor.execute("blockdev-add", {"driver": "null-co", "node-name": "one"})
+    with pytest.raises(RefusedError):
+        monitor.execute("blockdev-add", {"driver": "null-co", "node-name": "one"})
+    monitor.execute("blockdev-del", {"node-name": "one"})
+    assert nodes(monitor) == []
+
+
 def _pid() -> int:
     (process,) = (each for each in KEEPER.lent if each.program == MACHINE)
     return process.pid
@@ -324,6 +429,11 @@ def test_where_there_is_no_qemu_it_says_what_to_install(monkeypatch: pytest.Monk
         ("Device 'd1' is writable but does not support snapshots", Errno.EUNTOLD, "d1"),
         ("No block device node 'nowhere'", Errno.EUNTOLD, None),
         ("Device has active dirty bitmaps", Errno.EBUSY, None),
+        (
+            "Block format 'raw' used by device '' does not support temporarily loading internal snapshots",
+            Errno.ENOTSUP,
+            None,
+        ),
         ("Error while writing VM state: Input/output error", Errno.EIO, None),
     ],
 )
