@@ -5,12 +5,15 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from snapcheck.impl.targets import Target
-from snapcheck.model.history import History
-from snapcheck.model.law_names import Law, Severity
+from snapcheck.impl.targets import Target, find_target
+from snapcheck.model.faults import Fails, IoFault
+from snapcheck.model.history import History, Step
+from snapcheck.model.law_names import Law
+from snapcheck.model.operations import AllCreate
+from snapcheck.model.setup import DeviceSpec, Setup
 from snapcheck.reports import folder, jsonl
 from snapcheck.reports.verdict import RunResult
-from snapcheck.stateful_tests.replay import Replayed, ReplayState
+from snapcheck.stateful_tests.replay import Replayed, ReplayState, replay
 
 Snapcheck = Callable[..., CompletedProcess[str]]
 
@@ -217,34 +220,23 @@ def test_a_wrong_call_to_shrink_says_what_was_wrong(
 WRONG_CULPRIT = "snapcheck.stateful_tests.seeded_bugs.group:wrong_culprit"
 
 
-def test_a_fault_that_is_met_no_more_is_looked_for_nearby(snapcheck: Snapcheck) -> None:
+def test_a_fault_that_is_met_no_more_is_looked_for_nearby(
+    snapcheck: Snapcheck, failed: RunResult, tmp_path: Path
+) -> None:
     # Given a violation whose fault struck at a place that the driver does not come to any more
-    snapcheck(
-        "run",
-        WRONG_CULPRIT,
-        "--phases",
-        "sweep",
-        "--histories",
-        30,
-        "--shrink-seconds",
-        1,
-        "--jobs",
-        1,
-        "--no-progress",
-    )
-    out = Path("snapcheck-report")
-    result = folder.read(out)
-    told = next(each for each in result.violations if each.severity is Severity.ERROR and each.faults == 1)
-    assert told.history is not None
-    steps = [replace(step, faults=tuple(replace(each, at=99) for each in step.faults)) for step in told.history.steps]
-    moved = replace(told, history=replace(told.history, steps=steps))
-    folder.write(out, replace(result, violations=(moved,)), sample=())
+    setup = Setup((DeviceSpec("d0", sectors=16), DeviceSpec("d1", sectors=16)))
+    fault = IoFault("d1", "write", Fails())
+    seen = replay(find_target(WRONG_CULPRIT), History(setup, [Step(AllCreate("a"), (fault,))])).history
+    steps = [replace(step, faults=(replace(fault, at=99),)) for step in seen.steps]
+    moved = replace(failed.violations[0], step=0, history=replace(seen, steps=steps))
+    (tmp_path / "snapcheck-report").mkdir()
+    folder.write(tmp_path / "snapcheck-report", replace(failed, driver=WRONG_CULPRIT, violations=(moved,)), sample=())
     # When it is replayed, then nobody can tell
-    done = snapcheck("replay", told.id)
+    done = snapcheck("replay", moved.id)
     assert (done.returncode, done.stdout.split("  ")[0]) == (3, "CAN NOT TELL")
     assert "a fault is met no more" in done.stdout
     # And when it is looked for nearby, then it is there, and fails from then on
-    done = snapcheck("replay", told.id, "--shrink", "--seconds", 20)
+    done = snapcheck("replay", moved.id, "--shrink", "--seconds", 20)
     assert done.returncode == 1
     assert "looking for it nearby" in done.stdout
-    assert snapcheck("replay", told.id).returncode == 1
+    assert snapcheck("replay", moved.id).returncode == 1
