@@ -352,7 +352,8 @@ def retry_heals(facts: StepFacts) -> Judged:
         return
     for name, look in facts.bound(Law.RETRY_HEALS):
         check, last = look.seen.check, facts.running.checks.get(name)
-        if check is not None and last is not None:
+        # Where nobody could look after the failure, what leaks now may be its doing: no-leak tells of that.
+        if check is not None and last is not None and name not in facts.running.troubled:
             summary = f"repeating {facts.kind} leaks on {name}"
             leaks = f"{last.leaks} leaks", f"{check.leaks} leaks"
             yield error(Law.RETRY_HEALS, name, summary, *leaks) if check.leaks > last.leaks else HELD

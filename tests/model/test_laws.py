@@ -630,6 +630,17 @@ def test_retry_heals_is_broken_when_the_repetition_fails_or_leaks() -> None:
         seen=seen,
     )
     assert the_evidence(leaking).summary == "repeating create of d0 leaks on d0"
+    unseen = replace(known, troubled={"d0"})  # the failure left a device that could not be looked at
+    told = judged(
+        Law.RETRY_HEALS,
+        world(device()),
+        Create("d0", "s"),
+        (outcome(),),
+        purpose=Purpose.RETRY,
+        running=unseen,
+        seen=seen,
+    )
+    assert held(told)
 
 
 def test_leaks_of_a_repetition_that_is_refused_by_rule_are_told_by_no_leak() -> None:
