@@ -230,6 +230,7 @@ class Care(StrEnum):
     LATE = (
         "late"  # closely where a fault struck and at the end, and nothing is done after a failure: for long histories
     )
+    LIVE = "live"  # as LATE, but where a fault struck only if a device can not be read: what is in its memory lives on
     USUAL = "usual"  # closely after a failure and at the end, lightly otherwise
     CLOSE = "close"  # closely after every step: says which step did it, and closes devices all the time
 

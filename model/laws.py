@@ -256,8 +256,8 @@ def _reached_the_medium(facts: StepFacts) -> Judged:
         if is_flush:
             owed = done.wrote_behind or name in facts.running.unflushed
             lost = bool(failed and done.flushes[-1]) or (owed and not done.flushes)
-        else:  # what comes behind the commit, such as lowering refcounts, need not be durable
-            owed, lost = done.wrote, done.wrote and len(failed) == len(done.flushes)
+        else:  # what comes behind the commit, such as lowering refcounts, need not be flushed; but who asks is answered
+            owed, lost = done.wrote, done.passed_over or (done.wrote and len(failed) == len(done.flushes))
         if lost:
             actual = f"flushes that failed: {', '.join(failed)}" if failed else "no flush behind what was written"
             summary = f"{facts.kind} reported success, but what {name} was to keep did not reach its medium"

@@ -78,11 +78,15 @@ class Entered(NamedTuple):
 
 
 class Flushing(NamedTuple):
-    """Whether an operation wrote, also behind its last flush that succeeded, and the errno of each of its flushes."""
+    """Whether an operation wrote, also behind its last flush that succeeded, and the errno of each of its flushes.
+
+    `passed_over`: a flush failed behind something that was written, and what came next was no flush that succeeded.
+    """
 
     wrote: bool
     wrote_behind: bool
     flushes: tuple[int, ...]
+    passed_over: bool
 
 
 class Trace:
@@ -209,7 +213,7 @@ class Trace:
 
     def flushing(self, device: str) -> Flushing:
         """Return what the operation wrote to `device` and how it flushed; what requests do while landing is not its."""
-        wrote = behind = False
+        wrote = behind = failed = passed_over = False
         flushes: list[int] = []
         for sent in self.sent:
             if sent.device != device or sent.lands:
@@ -217,9 +221,11 @@ class Trace:
             if sent.kind == "flush":
                 flushes.append(sent.errno)
                 behind = behind and sent.errno != Errno.OK
+                failed = behind
             else:
                 wrote = behind = True
-        return Flushing(wrote, behind, tuple(flushes))
+                passed_over = passed_over or failed
+        return Flushing(wrote, behind, tuple(flushes), passed_over or failed)
 
     def touches(self, begin: int, end: int) -> Iterator[Touch]:
         """Yield what changed or was about to change a device between two places; guest requests landing do not count.

@@ -183,7 +183,13 @@ def _id_and_name(chooser: Chooser, device: Device, *, neither: bool) -> tuple[st
 def _new_names(world: World) -> list[str]:
     """Return names to be given: fresh, taken already, or the id of a snapshot."""
     ids = [snapshot_id for device in world.devices.values() for snapshot_id in listed_ids(device)[:2]]
-    return [*_fresh(world), *_NEW_NAMES, *ids]
+    return [*_fresh(world), *_NEW_NAMES, *ids, *stored_alike(world) * 4]
+
+
+def stored_alike(world: World) -> list[str]:
+    """Return a name for each of the longest that are there, which is another one and is stored as that (W-13)."""
+    names = dict.fromkeys(name for device in world.devices.values() for name in listed_names(device))
+    return [f"{name}-" for name in names if len(name.encode("utf-8", "surrogateescape")) == NAME_BYTES_MAX][:2]
 
 
 def _fresh(world: World) -> list[str]:

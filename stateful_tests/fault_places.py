@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CALLS, CallFault, Fails, Fault, IoFault, LandsButFails
-from snapcheck.model.history import Abilities, Call, Event, Io, Step
+from snapcheck.model.history import Abilities, Call, Event, FaultMet, Io, Step
 from snapcheck.stateful_tests.draw_faults import Targets
 
 AT_MAX: Final = 64  # where nobody can say how often something is called, trying ends here at last
@@ -28,11 +29,15 @@ class Blow(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A kind of I/O below a device, or a function of its driver, and how often it came by; None: nobody can say."""
+    """A kind of I/O below a device, or a function of its driver, and how often it came by; None: nobody can say.
+
+    `first` is the first of these times that is worth striking.
+    """
 
     device: str
     word: str
     times: int | None
+    first: int = 1
 
 
 def places_of(trial: Step, abilities: Abilities, targets: Targets) -> tuple[Place, ...]:
@@ -46,6 +51,22 @@ def places_of(trial: Step, abilities: Abilities, targets: Targets) -> tuple[Plac
     elif abilities.call_faults:
         seen |= {(device, function): None for device, functions in targets.calls.items() for function in functions}
     return tuple(Place(device, word, times) for (device, word), times in seen.items())
+
+
+def places_behind(struck: Step, abilities: Abilities, targets: Targets) -> tuple[Place, ...]:
+    """Return where a second fault can strike an operation that went like `struck`: all that came by after the first.
+
+    Mostly that is clean-up. Nothing where the system does not show what it does.
+    """
+    met = next((at for at, event in enumerate(struck.events) if isinstance(event, FaultMet)), len(struck.events))
+    until = met + (not isinstance(struck.faults[0], CallFault))  # the I/O that was struck is told after the fault
+    earlier = places_of(replace(struck, events=struck.events[: until + 1]), abilities, targets)
+    before = {(place.device, place.word): place.times or 0 for place in earlier}
+    return tuple(
+        place._replace(first=before.get((place.device, place.word), 0) + 1)
+        for place in places_of(struck, abilities, targets)
+        if place.times is not None and place.times > before.get((place.device, place.word), 0)
+    )
 
 
 def _io_in(events: tuple[Event, ...]) -> Counter[tuple[str, str]]:
@@ -70,7 +91,7 @@ def _calls_in(events: tuple[Event, ...]) -> Counter[tuple[str, str]]:
 
 def faults_at(place: Place, at: int, blows: Sequence[Blow]) -> Iterator[Fault]:
     """Yield the faults to try for the `at`-th time that something comes by `place`."""
-    device, word, _ = place
+    device, word = place.device, place.word
     for times, errno, lands in blows:
         if word in CALLS:
             if not lands:

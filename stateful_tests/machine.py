@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import ClassVar, Final, cast
 
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import Target, find_target
@@ -50,11 +51,15 @@ class SnapshotMachine(RuleBasedStateMachine):
         self._stack = ExitStack()
 
     # --- the history ------------------------------------------------------------------------------
-    @initialize(setup=drawn_setups())
-    def start(self, setup: Setup) -> None:
-        """Build the devices; a setup that the driver can not build is an empty history."""
+    @initialize(setup=drawn_setups(), live=st.booleans())
+    def start(self, setup: Setup, live: bool) -> None:  # noqa: FBT001  # Hypothesis passes what it draws by name
+        """Build the devices; a setup that the driver can not build is an empty history.
+
+        After a failure devices are opened again, or are gone on with as they are (`live`).
+        """
+        care = Care.LIVE if live and self.care is Care.USUAL else self.care
         try:
-            session = Session(self.target, setup, care=self.care, dog=self.watch())
+            session = Session(self.target, setup, care=care, dog=self.watch())
         except UnsupportedSetupError:
             self.skipped()
             return

@@ -27,7 +27,7 @@ from snapcheck.stateful_tests.power_cuts.again import cut_again, disks_left
 from snapcheck.stateful_tests.session import Session
 from snapcheck.stateful_tests.watchdog import watchdog
 
-CARES: Final = (Care.USUAL, Care.CLOSE)
+CARES: Final = (Care.USUAL, Care.LIVE, Care.CLOSE)
 WAY_OUT: Final = (
     "so nobody knows whether it is mended; look for it nearby (replay ID --shrink), hunt again (run), "
     "or remove it when you know that it is"

@@ -181,6 +181,8 @@ class Session:
             struck = bool(faults) and any(type(event) is FaultMet for event in events)
             closely = everywhere or self._closely(operation, result, purpose, struck=struck)
             observations = self._look(operation, events, closely=closely, everywhere=everywhere)
+            if struck and self._care is Care.LIVE and any(seen.memory.errors for seen in observations):
+                observations = self._look(operation, events, closely=True, everywhere=everywhere)
         step = Step(operation, faults, purpose, skipped, events, result, observations)
         self.history.steps.append(step)
         self._count(step)
@@ -244,7 +246,10 @@ class Session:
         return seen.hexdigest()
 
     def follow_up(self) -> list[Evidence]:
-        """After a step that failed under a fault: repeat it without, and go on, to see whether all is well again."""
+        """After a step that failed under a fault: repeat it without, and go on, to see whether all is well again.
+
+        With care `live` the guest writes in between, as guests do.
+        """
         last = self.history.steps[-1]
         if (
             self.over
@@ -254,11 +259,13 @@ class Session:
             or not last.met
         ):
             return []
-        found = self.step(last.operation, purpose=Purpose.RETRY)
-        for operation in self._probes(last):
+        probes = [(operation, Purpose.PROBE) for operation in self._probes(last)]
+        between = [each for each in probes if isinstance(each[0], Write)] if self._care is Care.LIVE else []
+        found: list[Evidence] = []
+        for operation, purpose in (*between, (last.operation, Purpose.RETRY), *probes):
             if self.over or found:
                 break
-            found += self.step(operation, purpose=Purpose.PROBE)
+            found += self.step(operation, purpose=purpose)
         return found
 
     def finish(self) -> list[Evidence]:
@@ -323,6 +330,8 @@ class Session:
         """Tell whether what was touched deserves a close look: a failure, a fault, the end of going on after one."""
         if self._care is Care.ASKED:
             return False
+        if self._care is Care.LIVE:
+            return False
         if purpose is Purpose.PROBE and self._care is not Care.CLOSE:
             return isinstance(operation, Delete)  # the last of them
         if self._care is Care.CLOSE or purpose is Purpose.RETRY:
@@ -343,7 +352,8 @@ class Session:
                 create = Transaction((SnapshotAction(root, _PROBE_NAME),))
             probes: list[Operation] = [create, Delete(root, None, _PROBE_NAME)]
             if device.image.sectors:
-                probes.insert(1, Write(root, 0, min(_PROBE_SECTORS, device.image.sectors), _PROBE_TAG))
+                most = device.image.sectors if self._care is Care.LIVE else _PROBE_SECTORS
+                probes.insert(1, Write(root, 0, min(most, device.image.sectors), _PROBE_TAG))
             yield from (probe for probe in probes if self._can(probe))
 
     def _can(self, operation: Operation) -> bool:

@@ -22,7 +22,7 @@ from snapcheck.stateful_tests.smaller import PASSES, ends, with_steps, without_d
 
 SECONDS_DEFAULT: Final = 10.0
 _CLOSEST_FIRST: Final = tuple(Care)[::-1]
-_ROUGHLY: Final = (Care.LATE, Care.USUAL)  # the less is looked at, the faster a candidate is tried
+_ROUGHLY: Final = (Care.LATE, Care.LIVE, Care.USUAL)  # the less is looked at, the faster a candidate is tried
 _SHORT: Final = 4  # steps; a history like that needs no rough cut
 _READABLE: Final = 16  # steps; a longer history helps nobody,
 _PATIENCE: Final = 4  # so that where there are few seconds it gets so many times as long,

@@ -48,7 +48,7 @@ from snapcheck.model.operations import (
 )
 from snapcheck.model.setup import Semantics
 from snapcheck.model.step import step as allowed_by_model
-from snapcheck.stateful_tests.draw_operations import listed_ids, listed_names
+from snapcheck.stateful_tests.draw_operations import listed_ids, listed_names, stored_alike
 from snapcheck.stateful_tests.draw_setups import HAS_IMAGE
 
 FRESH = "n"
@@ -196,5 +196,5 @@ def _callers(world: World) -> Iterator[Operation]:
         yield LoadVm(name)
         yield DelVm(name)
     roots = world.included or tuple(world.devices)
-    for name in dict.fromkeys((FRESH, *names[:1])):
+    for name in dict.fromkeys((FRESH, *names[:1], *stored_alike(world)[:1])):
         yield Transaction(tuple(SnapshotAction(root, name) for root in roots))

@@ -9,8 +9,10 @@ from snapcheck.model.operations import (
     KINDS,
     AddBitmap,
     AllCreate,
+    AllGoto,
     Create,
     Operation,
+    Resize,
     SaveVm,
     SnapshotAction,
     SubmitWrite,
@@ -20,11 +22,13 @@ from snapcheck.model.operations import (
     kind_of,
 )
 from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Semantics, Setup
+from snapcheck.model.snapshot import NAME_BYTES_MAX
 from snapcheck.stateful_tests.draw_setups import HAS_IMAGE
 
 _SECTORS: Final = 16  # two clusters of 4096 bytes
 _CLUSTER_SECTORS: Final = 8
 _TAG: Final = 9
+_LONGEST: Final = "n" * NAME_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +137,11 @@ _POINTS: Final = (
             replace(_spec(1, snapshots=(_image("1", "a", 11),)), packed=True),
         ))
     ),
-    # a snapshot that the device in the middle has not
-    Start(_group(*_THREE), (Create("d0", "a"), Create("d1", "b"), Create("d2", "a"), *_overwritten("d0", "d1"))),
+    # a snapshot that the device in the middle has not, and one with a name that is as long as can be
+    Start(
+        _group(*_THREE),
+        (Create("d0", "a"), Create("d1", "b"), Create("d2", "a"), Create("d0", _LONGEST), *_overwritten("d0", "d1")),
+    ),
     # nodes over others
     Start(_group(Kind.RAW_OVER, Kind.FILTER_OVER, Kind.DRIVER), (AllCreate("a"), *_overwritten("d0", "d1", "d2"))),
     # dirty bitmaps: on a child, on a root over another, and on one that has the snapshots itself
@@ -158,4 +165,9 @@ _POINTS: Final = (
     Start(_group(Kind.DRIVER, Kind.PLAIN, Kind.DRIVER)),
     # one in which nothing can be shared
     Start(Setup((_spec(0), replace(_spec(1), unshared=True), _spec(2)))),
+    # three snapshots whose tables are not of one length, and back at the first: small clusters, VM state, another size
+    Start(
+        Setup((replace(_spec(0), sectors=64, cluster_bytes=512), _spec(1))),
+        (AllCreate("a"), SaveVm("b"), Resize("d0", 72), AllCreate("c"), AllGoto("a")),
+    ),
 )  # fmt: skip

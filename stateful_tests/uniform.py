@@ -28,6 +28,7 @@ NAME: Final = "random"
 STEPS: Final = 25  # of a history
 FAULTY_SHARE: Final = 0.3  # of the operations have a fault
 AT_MAX: Final = 24
+_CARES: Final = (Care.LATE, Care.LIVE)  # after a fault a device is opened again, or it keeps what it has in memory
 _IO: Final = ("read", "write", "flush", "discard", "truncate")
 _ERRNOS: Final = (Errno.EIO, Errno.ENOSPC, Errno.EPERM, Errno.ENOMEDIUM)
 
@@ -53,7 +54,7 @@ def _history(unit: Unit, number: int, target: Target, gatherer: Gatherer, dog: W
         chooser, semantics=unit.semantics, devices_max=unit.devices, qcow2_prepared=target.format == "qcow2"
     )
     try:
-        session = Session(target, setup, care=Care.LATE, dog=dog)
+        session = Session(target, setup, care=rng.choice(_CARES), dog=dog)
     except UnsupportedSetupError:
         gatherer.skipped()
         return

@@ -12,7 +12,7 @@ them, so that two shards may both get to one.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Final, NamedTuple
@@ -21,13 +21,15 @@ from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import find_target
 from snapcheck.model.device import World
 from snapcheck.model.errno import Errno
-from snapcheck.model.faults import Fault
+from snapcheck.model.facts import WALKS
+from snapcheck.model.faults import CALLS, Fault
+from snapcheck.model.history import Care, Step
 from snapcheck.model.law_names import Severity
-from snapcheck.model.operations import AddBitmap, LoadTmp, LoadTmpByIdOrName, Operation, SubmitWrite
+from snapcheck.model.operations import AddBitmap, LoadTmp, LoadTmpByIdOrName, Operation, SubmitWrite, Transaction
 from snapcheck.model.setup import Setup
 from snapcheck.stateful_tests.digest import digest_of
-from snapcheck.stateful_tests.draw_faults import targets_of
-from snapcheck.stateful_tests.fault_places import AT_MAX, Blow, Place, faults_at, places_of
+from snapcheck.stateful_tests.draw_faults import Targets, targets_of
+from snapcheck.stateful_tests.fault_places import AT_MAX, Blow, Place, faults_at, places_behind, places_of
 from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.session import Checkpoint, Session
 from snapcheck.stateful_tests.small_operations import expected, like_an_earlier_one, small_operations
@@ -37,6 +39,8 @@ from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 from snapcheck.stateful_tests.work import Control
 
 NAME: Final = "sweep"
+_FIRST_OF_TWO: Final = (Blow(), Blow(lands=True))
+_SECOND_OF_TWO: Final = (Blow(),)
 # It closes devices: requests land, bitmaps go, views end, and the state that these lead to would be no new one.
 _UNDONE_BY_A_CLOSE_LOOK: Final = (SubmitWrite, AddBitmap, LoadTmp, LoadTmpByIdOrName)
 
@@ -45,21 +49,25 @@ _UNDONE_BY_A_CLOSE_LOOK: Final = (SubmitWrite, AddBitmap, LoadTmp, LoadTmpByIdOr
 class Reach:
     """How far a profile goes: from how many starting points, with how many operations, under which faults.
 
-    `calm` is from how many starting points single operations are tried without faults, before anything else is.
+    `calm` is from how many starting points single operations are tried without faults, before anything else is, and
+    `twice` from how many of them they are struck by two faults, the second one in what follows the first. Every
+    `live`-th I/O of a kind is struck first without opening anything anew before the end.
     """
 
     calm: int
     points: int
     length: int
     blows: tuple[Blow, ...]
+    twice: int = 0
+    live: int = 1
 
 
 REACHES: Final = {
-    Profile.QUICK: Reach(3, 3, 1, (Blow(),)),
-    Profile.DEFAULT: Reach(12, 8, 2, (Blow(), Blow(0, Errno.ENOSPC), Blow(lands=True))),
-    Profile.DEEP: Reach(12, 12, 3, tuple(
+    Profile.QUICK: Reach(3, 3, 1, (Blow(),), live=6),
+    Profile.DEFAULT: Reach(13, 8, 2, (Blow(), Blow(0, Errno.ENOSPC), Blow(lands=True)), 2),
+    Profile.DEEP: Reach(13, 13, 3, tuple(
         Blow(times, errno, lands) for times in (1, 0) for errno in (Errno.EIO, Errno.ENOSPC) for lands in (False, True)
-    )),
+    ), 13),
 }  # fmt: skip
 
 
@@ -112,6 +120,15 @@ class _State(NamedTuple):
         return self.way._replace(operations=(*self.way.operations, operation))
 
 
+class _Trial(NamedTuple):
+    """An operation that goes well without a fault, where faults can strike it, and from which starting point it is."""
+
+    point: int
+    state: _State
+    operation: Operation
+    places: tuple[Place, ...]
+
+
 class _Shown(NamedTuple):
     """What a case showed: whether its fault was met, whether it broke a law, and where it could be struck."""
 
@@ -123,14 +140,14 @@ class _Shown(NamedTuple):
     def note(self) -> tuple[str, ...]:
         """The same, for a journal."""
         flags = "met" * self.met + " broken" * self.broken
-        return (flags, *(f"{place.device} {place.word} {place.times or 0}" for place in self.places))
+        return (flags, *(f"{place.device} {place.word} {place.times or 0} {place.first}" for place in self.places))
 
     @staticmethod
     def remembered(note: tuple[str, ...]) -> "_Shown":
         """Return what a journal has kept."""
         flags, *lines = note
         parts = (line.split(" ") for line in lines)
-        places = tuple(Place(device, word, int(times) or None) for device, word, times in parts)
+        places = tuple(Place(device, word, int(times) or None, int(first)) for device, word, times, first in parts)
         return _Shown("met" in flags, "broken" in flags, places)
 
 
@@ -143,20 +160,44 @@ class _Sweep:
         self._target = find_target(unit.driver)
         self._abilities = self._target.abilities
         self._reach = REACHES[unit.profile]
-        self._calm: dict[str, _Shown] = {}  # cases without faults, which come first and are not run again
+        self._singly = True  # single operations are gone through more than once
+        self._shown: dict[str, _Shown] = {}  # their cases
 
     def run(self) -> None:
         """Run all cases of this shard, or raise `_Stopped`."""
         for state, operations in self._shared_out(self._points(set(), self._reach.calm)):
             for operation in operations:
-                self._calm[_name_of(state, operation, ())] = self._case(state, operation, ())
+                self._case(state, operation, ())
         for length in range(1, self._reach.length + 1):
-            for state, operations in self._work(length):
-                self.counts[f"states, length {length}"] += 1
-                alike = like_an_earlier_one(state.world, self._operations(state))
-                for operation in operations:
-                    self._try(state, operation, with_faults=operation not in alike)
+            trials: Iterable[_Trial] = self._trials(length)
+            if length == 1:
+                trials = [*trials]
+                self._strike_early(trials)
+            for trial in trials:
+                self._at_each_place(trial, self._strike)
             self._gatherer.answer.length = length
+            self._singly = False
+
+    def _trials(self, length: int) -> Iterator[_Trial]:
+        """Try each operation after `length` - 1 others without a fault, and yield where faults can strike it."""
+        for point, (state, operations) in enumerate(self._work(length)):
+            self.counts[f"states, length {length}"] += 1
+            alike = like_an_earlier_one(state.world, self._operations(state))
+            for operation in operations:
+                shown = self._case(state, operation, ())
+                self.counts["operations like another one, tried without faults"] += operation in alike
+                self.counts["operations that break a law without a fault"] += shown.broken
+                if not shown.broken and operation not in alike:
+                    yield _Trial(point, state, operation, shown.places)
+
+    def _strike_early(self, trials: Sequence[_Trial]) -> None:
+        """Strike calls, then each place once in one of the ways, and where that is soon done twice; more is later."""
+        for trial in trials if len(self._reach.blows) > 1 else ():
+            self._at_each_place(trial, self._strike_call)
+        for trial in trials:
+            self._at_each_place(trial, self._strike_once)
+            if trial.point < self._reach.twice:
+                self._at_each_place(trial, self._strike_twice)
 
     # --- states -----------------------------------------------------------------------------------
     def _work(self, length: int) -> Iterator[tuple[_State, tuple[Operation, ...]]]:
@@ -219,13 +260,15 @@ class _Sweep:
             seen.add(key)
             return _State(way._replace(checkpoint=session.checkpoint()), session.world)
 
-    def _open(self, way: _Way, *, anew: bool = False) -> Session | None:
+    def _open(self, way: _Way, *, anew: bool = False, care: Care = Care.USUAL) -> Session | None:
         """Return a session in the state that `way` leads to; None when the system can not build the setup.
 
         `anew` performs all of its operations, and closes nothing.
         """
         try:
-            session = Session(self._target, way.setup if anew else way.checkpoint or way.setup, dog=self._dog)
+            session = Session(
+                self._target, way.setup if anew else way.checkpoint or way.setup, care=care, dog=self._dog
+            )
         except UnsupportedSetupError:
             self._gatherer.skipped()
             return None
@@ -238,58 +281,95 @@ class _Sweep:
         return session
 
     # --- cases ------------------------------------------------------------------------------------
-    def _try(self, state: _State, operation: Operation, *, with_faults: bool) -> None:
-        """Run the case without a fault, and one for each fault at each place that it shows."""
-        trial = self._case(state, operation, ())
-        if not with_faults:
-            self.counts["operations like another one, tried without faults"] += 1
-        if trial.broken:
-            self.counts["operations that break a law without a fault"] += 1
-        if trial.broken or not with_faults:
-            return
+    def _at_each_place(self, trial: _Trial, strike: Callable[[_Trial, Place, int], bool]) -> None:
+        """Strike each place of an operation each time that something comes by, until there is nothing to strike."""
         for place in trial.places:
-            for at in range(1, (place.times or AT_MAX) + 1):
-                if not self._strike(state, operation, place, at):
+            for at in range(place.first, (place.times or AT_MAX) + 1):
+                if not strike(trial, place, at):
                     break
 
-    def _strike(self, state: _State, operation: Operation, place: Place, at: int) -> bool:
+    def _strike(self, trial: _Trial, place: Place, at: int) -> bool:
         """Run the cases of one place; return whether there was anything to strike."""
         met = False
         for fault in faults_at(place, at, self._reach.blows):
-            met = self._case(state, operation, (fault,)).met or met
+            met = self._case(trial.state, trial.operation, (fault,)).met or met
             if not met:
                 self.counts["faults that struck nothing"] += 1
                 break
         return met
 
-    def _case(self, state: _State, operation: Operation, faults: tuple[Fault, ...]) -> _Shown:
+    def _strike_call(self, trial: _Trial, place: Place, at: int) -> bool:
+        """Do as `_strike_once` where the place is a call of the driver: these are few."""
+        return place.word in CALLS and self._strike_once(trial, place, at)
+
+    def _strike_once(self, trial: _Trial, place: Place, at: int) -> bool:
+        """Run one of the cases of a place, with the next way to fail each time that something comes by.
+
+        Nothing is opened anew before its end, so that what the failure left in a driver's memory shows. A call that is
+        refused does not get as far.
+        """
+        if at % self._reach.live != 1 % self._reach.live or (place.word in CALLS and len(self._reach.blows) == 1):
+            return True
+        faults = [*faults_at(place, at, self._reach.blows)]
+        return self._case(trial.state, trial.operation, (faults[(at - 1) % len(faults)],), Care.LIVE).met
+
+    def _strike_twice(self, trial: _Trial, place: Place, at: int) -> bool:
+        """Strike once, and then whatever comes by afterwards: clean-up that fails as well."""
+        met = False
+        for first in faults_at(place, at, _FIRST_OF_TWO) if self._is_own(trial, place) else ():
+            shown = self._case(trial.state, trial.operation, (first,))
+            met = met or shown.met
+            for behind in () if shown.broken else shown.places:
+                for later in range(behind.first, (behind.times or 0) + 1) if self._is_own(trial, behind) else ():
+                    for second in faults_at(behind, later, _SECOND_OF_TWO):
+                        self._case(trial.state, trial.operation, (first, second))
+        return met
+
+    def _is_own(self, trial: _Trial, place: Place) -> bool:
+        """Tell whether a place is an operation's own: what a device does below is that of operations on it alone."""
+        return (
+            not self._abilities.calls or place.word in CALLS or not isinstance(trial.operation, (*WALKS, Transaction))
+        )
+
+    def _case(
+        self, state: _State, operation: Operation, faults: tuple[Fault, ...], care: Care = Care.USUAL
+    ) -> _Shown:  # fmt: skip
         """Run one case, unless an earlier run has; return what it showed."""
-        name = _name_of(state, operation, faults)
+        name = _name_of(state, operation, faults, care)
         known = self._gatherer.before.get(name)
         if known is not None:
             return _Shown.remembered(known.note)
-        if name in self._calm:
-            return self._calm[name]
+        if name in self._shown:
+            return self._shown[name]
         self._require_time()
-        session = self._open(state.way, anew=not faults)
+        session = self._open(state.way, anew=not faults, care=care)
         if session is None or session.over:
             return _Shown()
         with session:
             found = session.step(operation, faults, everywhere=not faults)
             step = session.history.steps[-1]
             broken = any(each.severity is Severity.ERROR for each in found)
-            places = () if faults else places_of(step, self._abilities, targets_of(state.world, operation))
-            shown = _Shown(bool(step.met), broken, places)
+            shown = _Shown(bool(step.met), broken, self._places(step, targets_of(state.world, operation)))
             self._gatherer.heard(session, found)
             self._gatherer.heard(session, session.follow_up())
+            if care is Care.LIVE:
+                self._gatherer.heard(session, session.finish())
             self._gatherer.ended(session, case=name, note=shown.note)
-            return shown
+        if self._singly:
+            self._shown[name] = shown
+        return shown
+
+    def _places(self, step: Step, targets: Targets) -> tuple[Place, ...]:
+        """Return where a fault can strike what went like `step`; a second one, if that met one; a third one nowhere."""
+        if not step.faults:
+            return places_of(step, self._abilities, targets)
+        return places_behind(step, self._abilities, targets) if len(step.faults) == 1 and step.met else ()
 
     def _require_time(self) -> None:
         if self._gatherer.must_stop():
             raise _Stopped
 
 
-def _name_of(state: _State, operation: Operation, faults: tuple[Fault, ...]) -> str:
+def _name_of(state: _State, operation: Operation, faults: tuple[Fault, ...], care: Care) -> str:
     """Return what a case is known by."""
-    return digest_of(repr((state.way.setup, state.way.operations, operation, faults)))
+    return digest_of(repr((state.way.setup, state.way.operations, operation, faults, care.value)))

@@ -147,4 +147,16 @@ CATALOGUE: Final = (
     _bug("malformed:load_unchecked", Law.NO_HANG, "B44"),
     _bug("malformed:null_cleanup", Law.NO_CRASH, "B46"),
     _bug("malformed:l1_unchecked", Law.NO_HANG, "B49"),
+    # what needs several things at once
+    _bug("conjunctions:last_moved_up", Law.LIST_EXACT),
+    _bug("conjunctions:equal_skipped", Law.CONTENT_EXACT, "B25"),
+    _bug("conjunctions:read_too_short", Law.CONTENT_EXACT),
+    _bug("conjunctions:tail_kept", Law.CONTENT_EXACT),
+    _bug("conjunctions:state_misplaced", Law.CONTENT_EXACT, "B25"),
+    _bug("conjunctions:place_kept", Law.NO_CORRUPTION),
+    _bug("conjunctions:lives_on", Law.MEMORY_IS_DISK),
+    _bug("conjunctions:taken_back_twice", Law.NO_CORRUPTION),
+    _bug("conjunctions:ends_looked_at", Law.NO_CORRUPTION),
+    _bug("conjunctions:error_set_twice", Law.NO_CRASH, "", Semantics.MODERN),
+    _bug("conjunctions:aborted_by_name", Law.LIST_EXACT),
 )

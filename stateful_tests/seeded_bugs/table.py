@@ -19,6 +19,7 @@ _TITLES: Final = {
     "mapping": "The engine: refcounts, COPIED, tables",
     "sizes": "The engine: sizes and VM state",
     "malformed": "The engine: images that are not what they claim to be",
+    "conjunctions": "What needs several things at once",
 }
 
 

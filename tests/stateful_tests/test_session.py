@@ -1,6 +1,11 @@
 """One history: faults are taken away after their step, devices are looked at as closely as they deserve."""
 
+from collections.abc import Sequence
+
 import pytest
+from snapcheck.impl.blockfile import BlockError
+from snapcheck.impl.driver import Out
+from snapcheck.impl.qcow2.driver import Qcow2Driver
 from snapcheck.impl.targets import find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CallFault, Fails, IoFault
@@ -8,7 +13,9 @@ from snapcheck.model.history import Care, Level, Purpose
 from snapcheck.model.law_names import Severity
 from snapcheck.model.operations import AllCreate, AllDelete, AllFind, Create, Write
 from snapcheck.model.setup import DeviceSpec, PreparedSnapshot, Setup
+from snapcheck.model.snapshot import SnapshotInfo
 from snapcheck.stateful_tests.compare import judge_history
+from snapcheck.stateful_tests.seeded_bugs.planting import in_engine
 from snapcheck.stateful_tests.session import GROUP_OPERATIONS_STRUCK, Session
 
 QCOW2 = find_target("qcow2")
@@ -40,6 +47,51 @@ def test_a_failure_is_looked_at_closely_then_repeated_without_its_fault_and_gone
         assert retry.result.errno is Errno.OK
         assert {step.purpose for step in probes} == {Purpose.PROBE}
         assert session.counts[GROUP_OPERATIONS_STRUCK] == 1
+
+
+def test_with_live_care_a_device_that_was_struck_goes_on_with_what_it_has_in_memory() -> None:
+    fault = IoFault("d1", "write", Fails())
+    with Session(QCOW2, THREE, care=Care.LIVE) as session:
+        assert session.step(AllCreate("s"), (fault,)) == []
+        assert session.history.steps[-1].result.errno is Errno.EIO
+        assert levels(session)["d1"] is Level.LIGHT
+        assert session.follow_up() == []
+        for step in session.history.steps:
+            assert {seen.level for seen in step.observations} <= {Level.LIGHT}
+        assert session.finish() == []
+        assert set(levels(session).values()) == {Level.FULL}
+
+
+class _DiesOfAFault(Qcow2Driver):
+    """Answers nothing any more after a create that failed, as the contract lets it, until it is closed."""
+
+    __slots__ = ("_dead",)
+
+    def snapshot_create(self, sn: Out[SnapshotInfo]) -> None:
+        try:
+            super().snapshot_create(sn)
+        except BlockError:
+            self._dead = True
+            raise
+
+    def snapshot_list(self) -> Sequence[SnapshotInfo]:
+        self._require_life()
+        return super().snapshot_list()
+
+    def size(self) -> int:
+        self._require_life()
+        return super().size()
+
+    def _require_life(self) -> None:
+        if getattr(self, "_dead", False):
+            raise BlockError(Errno.EIO, "the node is dead")
+
+
+def test_with_live_care_a_device_that_answers_nothing_any_more_is_opened_again_first() -> None:
+    with Session(in_engine("a fault kills the node", driver=_DiesOfAFault), THREE, care=Care.LIVE) as session:
+        assert session.step(Create("d1", "s"), (IoFault("d1", "write", Fails()),)) == []
+        assert levels(session)["d1"] is Level.FULL
+        assert session.follow_up() == []
 
 
 def test_a_fault_that_is_not_met_calls_for_nothing() -> None:

@@ -56,24 +56,23 @@ def test_an_operation_is_told_again_when_the_first_time_was_lost() -> None:
         deaf_at_first()
 
 
-WORKS_A_LITTLE = """
-import time
+WAITS_FOR_A_LINE = """
+import sys
 from snapcheck.stateful_tests.watchdog import watchdog
 
 with watchdog(seconds_max=1.0) as dog, dog.watching():
     print("begun", flush=True)
-    until = time.process_time() + 0.2
-    while time.process_time() < until:
-        pass
+    sys.stdin.readline()
 print("ended")
 """
 
 
 def test_the_time_in_which_the_process_was_stopped_is_not_held_against_an_operation() -> None:
-    child = subprocess.Popen([sys.executable, "-c", WORKS_A_LITTLE], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", WAITS_FOR_A_LINE]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "begun\n"
     child.send_signal(signal.SIGSTOP)
     time.sleep(2.5)
     child.send_signal(signal.SIGCONT)
-    assert child.communicate(timeout=60)[0] == "ended\n"
+    assert child.communicate("go on\n", timeout=60)[0] == "ended\n"

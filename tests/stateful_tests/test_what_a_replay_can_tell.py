@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import pytest
-from snapcheck.impl.blockfile import BlockFile
+from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.impl.checked import Out
 from snapcheck.impl.driver import CreateOptions
+from snapcheck.impl.local import LocalSystem
 from snapcheck.impl.qcow2.snapshots import SnapshotEntry
 from snapcheck.impl.targets import find_target
 from snapcheck.model.errno import Errno
@@ -34,26 +35,45 @@ from snapcheck.stateful_tests.violations import Violations
 
 
 class _RemembersAFailure(Insider):
-    """After a create that failed the next one is in memory only, until anything is opened again."""
+    """A create that follows two that failed is in memory only, where devices were opened after one of them alone.
+
+    Only Care.LATE looks closely after the one that a fault struck, and not after the other one.
+    """
 
     __slots__ = ()
-    failed: ClassVar[bool] = False
+    failed: ClassVar[int] = 0
+    looks: ClassVar[int] = 0
+    opened: ClassVar[bool] = False
 
     @classmethod
     def open(cls, disk: BlockFile, *, read_only: bool, create: CreateOptions | None = None) -> Self:
-        _RemembersAFailure.failed = False
+        _RemembersAFailure.opened = True
         return super().open(disk, read_only=read_only, create=create)
 
     def snapshot_create(self, sn: Out[SnapshotInfo]) -> None:
-        state = self._state
-        if _RemembersAFailure.failed:
-            header = state.header
+        memory = _RemembersAFailure
+        memory.looks += memory.opened
+        memory.opened = False
+        if (memory.failed, memory.looks) == (2, 1):
+            header = self._state.header
             entry = SnapshotEntry(replace(sn.value, id_str="1"), header.l1_offset, header.l1_size, header.size)
-            state.snapshot_table.entries.append(entry)
+            self._state.snapshot_table.entries.append(entry)
             return
-        _RemembersAFailure.failed = True
-        super().snapshot_create(sn)
-        _RemembersAFailure.failed = False
+        try:
+            super().snapshot_create(sn)
+            memory.failed = 0
+        except BlockError:
+            memory.looks *= memory.failed == 1  # those after the first one count
+            memory.failed += 1
+            raise
+
+
+class _StartsAnew(LocalSystem):
+    """A system whose drivers have a memory of their own."""
+
+    def start(self, setup: Setup) -> None:
+        _RemembersAFailure.failed = _RemembersAFailure.looks = 0
+        super().start(setup)
 
 
 class _Dies(Insider):
@@ -63,18 +83,23 @@ class _Dies(Insider):
         raise KeyError(sn)
 
 
-remembers = in_engine("the create after one that failed is in memory only", driver=_RemembersAFailure)
+remembers = replace(
+    in_engine("a create after two that failed is in memory only", driver=_RemembersAFailure), layers=_StartsAnew
+)
 REMEMBERS = f"{__name__}:remembers"
 WRONG_CULPRIT = "snapcheck.stateful_tests.seeded_bugs.group:wrong_culprit"
-READ_ONLY = Setup((DeviceSpec("d0", sectors=16, read_only=True),))
+ONE_READ_ONLY = Setup((DeviceSpec("d0", sectors=16), DeviceSpec("d1", sectors=16, read_only=True)))
 TWO = Setup((DeviceSpec("d0", sectors=16), DeviceSpec("d1", sectors=16)))
 
 
-def found(*operations: Operation, care: Care) -> Failure:
-    """Return the failure that these operations show on the driver that remembers."""
-    with Session(find_target(REMEMBERS), READ_ONLY, care=care) as session:
-        evidence = [each for operation in operations for each in session.step(operation)]
-        return Failure("walk", tuple(evidence), session.history, 0.0)
+def found(*noise: Operation) -> Failure:
+    """Return the failure that shows after these operations on the driver that remembers."""
+    with Session(find_target(REMEMBERS), ONE_READ_ONLY, care=Care.LATE) as session:
+        for operation in noise:
+            assert session.step(operation) == []
+        assert session.step(Create("d0", "a"), (IoFault("d0", "write", Fails()),)) == []
+        assert session.step(Create("d1", "a")) == []
+        return Failure("walk", tuple(session.step(Create("d1", "b"))), session.history, 0.0)
 
 
 def struck_at(place: int) -> History:
@@ -85,14 +110,13 @@ def struck_at(place: int) -> History:
 # --- what only shows while little is looked at ----------------------------------------------------
 @pytest.fixture(scope="module")
 def shrunk() -> Shrunk:
-    noise = [Flush("d0")] * 12
-    failure = found(*noise, Create("d0", "a"), Create("d0", "b"), care=Care.LATE)
+    failure = found(*[Flush("d0")] * 12)
     return shrink(find_target(REMEMBERS), failure.history, failure.evidence)
 
 
 def test_what_no_closer_look_shows_stays_cut_down_and_says_how_to_look(shrunk: Shrunk) -> None:
     assert (shrunk.finished, shrunk.reproduced) == (True, True)
-    assert len(shrunk.history.steps) == 2
+    assert len(shrunk.history.steps) == 3
     assert shrunk.history.care is Care.LATE
 
 
@@ -115,7 +139,7 @@ def test_the_corpus_keeps_it_and_pytest_fails_with_it(shrunk: Shrunk, failed: Ru
     (path,) = tmp_path.iterdir()
     read = reproducer.read(path)
     assert read.history.care is Care.LATE
-    with pytest.raises(LawBrokenError, match="is broken at step 1"):
+    with pytest.raises(LawBrokenError, match="is broken at step 2"):
         assert_holds(driver=read.driver, history=read.history)
 
 
