@@ -42,9 +42,8 @@ class FaultPlan:
     """Arms faults by device, and says where they strike: `FaultMet` with the fault's index among those armed."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self.recorder: Recorder = _Listener(recorder.emit, self._finding)
-        self._heard_by = recorder
-        self._sites: dict[str, Site] = {}
+        self._sites = _Sites(recorder)
+        self.recorder: Recorder = _Listener(recorder.emit, self._sites)
         self._files: dict[str, FaultyFile] = {}
         self._drivers: set[str] = set()
 
@@ -57,7 +56,7 @@ class FaultPlan:
         """Let `faults`, and no others, strike from now on; all counting starts anew."""
         self.disarm()
         for index, fault in enumerate(faults):
-            site, watch = self._site(fault.device), Watch(index, fault)
+            site, watch = self._sites[fault.device], Watch(index, fault)
             if isinstance(fault, CallFault):
                 site.calls = (*site.calls, watch)
             else:
@@ -85,13 +84,13 @@ class FaultPlan:
 
     def wrap_file(self, device: str, file: BlockFile) -> FaultyFile:
         """Return `file` with its I/O recorded, and under this plan's faults. A device has one medium: the last one."""
-        self._files[device] = FaultyFile(self._site(device), file)
+        self._files[device] = FaultyFile(self._sites[device], file)
         return self._files[device]
 
     def wrap_driver(self, device: str, driver: Driver) -> FaultyDriver:
         """Return `driver` under this plan's call faults; a driver that is opened again is wrapped again."""
         self._drivers.add(device)
-        return FaultyDriver(self._site(device), driver)
+        return FaultyDriver(self._sites[device], driver)
 
     def wrap_open(self, open_driver: OpenDriver) -> OpenDriver:
         """Return `open_driver` so that the drivers it opens on this plan's files are wrapped."""
@@ -102,26 +101,30 @@ class FaultPlan:
 
         return opened
 
-    def _site(self, device: str) -> Site:
-        if device not in self._sites:
-            self._sites[device] = Site(device, self._heard_by)
-        return self._sites[device]
 
-    def _finding(self, device: str, change: int) -> None:
-        site = self._site(device)
-        site.finding = max(0, site.finding + change)
+class _Sites(dict[str, Site]):
+    """Where the faults of each device wait, made as soon as somebody asks for it."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __missing__(self, device: str) -> Site:
+        site = self[device] = Site(device, self._recorder)
+        return site
 
 
 class _Listener:
     """The recorder in front of the real one: passes everything on, and hears when bdrv_snapshot_find is at work."""
 
-    __slots__ = ("_finding", "_pass_on")
+    __slots__ = ("_pass_on", "_sites")
 
-    def __init__(self, pass_on: Callable[[Event], None], finding: Callable[[str, int], None]) -> None:
+    def __init__(self, pass_on: Callable[[Event], None], sites: _Sites) -> None:
         self._pass_on = pass_on
-        self._finding = finding
+        self._sites = sites
 
     def emit(self, event: Event, /) -> None:
         if type(event) is Call and event.function == "find" and event.layer == "generic":
-            self._finding(event.device, 1 if event.edge == "enter" else -1)
+            site = self._sites[event.device]
+            site.finding = max(0, site.finding + (1 if event.edge == "enter" else -1))
         self._pass_on(event)

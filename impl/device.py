@@ -5,12 +5,13 @@ Guest requests that were submitted wait in `InFlight` until their device is drai
 
 from collections.abc import Callable, Sequence
 from typing import Final
+from weakref import proxy
 
 from snapcheck.impl.blockfile import BlockFile
 from snapcheck.impl.checked import CheckedDriver, Failure, open_checked
 from snapcheck.impl.driver import CreateOptions, Driver, OpenDriver
 from snapcheck.impl.filter import Filter
-from snapcheck.impl.generic import NO_MEDIUM, AioContext, Node
+from snapcheck.impl.generic import NO_MEDIUM, AioContext, Drains, Node
 from snapcheck.impl.raw import Raw
 from snapcheck.model.content import SECTOR, pattern
 from snapcheck.model.errno import Errno
@@ -48,6 +49,7 @@ class Device:
     """
 
     __slots__ = (
+        "__weakref__",
         "_in_flight",
         "_open_driver",
         "_recorder",
@@ -72,14 +74,17 @@ class Device:
         self._open_driver = open_driver
         self._recorder = recorder
         self._in_flight = in_flight
+        drains: Drains = proxy(self)  # no cycle: memory is free when the device is
         layer = LAYERS.get(kind)
         root_format = _FORMATS.get(kind, "driver")
         self.root = node_type(
-            name, format_name=root_format, lock=self.lock, drains=self, recorder=recorder, layer=layer
+            name, format_name=root_format, lock=self.lock, drains=drains, recorder=recorder, layer=layer
         )
         self.child: Node | None = None
         if layer is not None:
-            self.child = node_type(f"{name}/file", format_name="driver", lock=self.lock, drains=self, recorder=recorder)
+            self.child = node_type(
+                f"{name}/file", format_name="driver", lock=self.lock, drains=drains, recorder=recorder
+            )
 
     @property
     def nodes(self) -> Sequence[Node]:

@@ -4,7 +4,7 @@ The guest's own I/O runs in its I/O thread, everything else in the main thread; 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeVarTuple
+from typing import Any, ClassVar, Final, NamedTuple, TypeVarTuple
 
 from snapcheck.impl.callers import Callers, ClassicCalls, ModernCalls
 from snapcheck.impl.checked import CrashError, Failure
@@ -92,6 +92,10 @@ def refused(refusal: Refusal | None) -> Result:
     return Result(refusal.errno, first_bad=refusal.device, message=refusal.message)
 
 
+# Which method performs an operation. Functions, not bound methods: those would be made for each history, and keep it.
+Table = Mapping[type[Operation], Callable[[Any, Any], Result]]
+
+
 class Performer:
     """Performs operations on `devices`, the group operations as the profile has them."""
 
@@ -107,27 +111,17 @@ class Performer:
         if semantics is Semantics.MODERN:
             modern = parts.modern_group(roots, self._nodes)
             self._callers = parts.callers(parts.modern_calls(modern), all_devices)
-            group = ModernOperations(modern).table
+            self._group: ClassicOperations | ModernOperations = ModernOperations(modern)
         else:
             classic = parts.classic_group(roots)
             self._callers = parts.callers(parts.classic_calls(classic), all_devices)
-            group = ClassicOperations(classic).table
-        self._table: dict[type[Operation], Callable[[Any], Result]] = {
-            **group,
-            Write: self._write, SubmitWrite: self._submit_write, WriteZeroes: self._write_zeroes,
-            Discard: self._discard, Flush: self._flush, Resize: self._resize, VmstateWrite: self._vmstate_write,
-            VmstateRead: self._vmstate_read, CanSnapshot: self._can_snapshot, Find: self._find,
-            FindByIdAndName: self._find_by_id_and_name, Create: self._create, Goto: self._goto, Delete: self._delete,
-            List: self._list, LoadTmp: self._load_tmp, LoadTmpByIdOrName: self._load_tmp_by_id_or_name,
-            SaveVm: self._save_vm, LoadVm: self._load_vm, DelVm: self._del_vm, Transaction: self._transact,
-            AddBitmap: self._add_bitmap, RemoveBitmap: self._remove_bitmap, SetReadOnly: self._set_read_only,
-            SetMedium: self._set_medium, Reopen: self._reopen,
-        }  # fmt: skip
+            self._group = ClassicOperations(classic)
 
     def perform(self, operation: Operation) -> Result:
         """Perform one operation. What a driver did that no driver may do is in `Result.crash`."""
         try:
-            result = self._table[type(operation)](operation)
+            perform = self.TABLE.get(type(operation))
+            result = self._group.perform(operation) if perform is None else perform(self, operation)
             if self._in_flight.waiting and type(operation) is not SubmitWrite:
                 self._in_flight.land()
         except CrashError as crash:
@@ -270,16 +264,25 @@ class Performer:
         device = self._device(operation.device)
         return answer(device.lock.held(OWNER, device.reopen))
 
+    TABLE: ClassVar[Table] = {
+        Write: _write, SubmitWrite: _submit_write, WriteZeroes: _write_zeroes, Discard: _discard, Flush: _flush,
+        Resize: _resize, VmstateWrite: _vmstate_write, VmstateRead: _vmstate_read, CanSnapshot: _can_snapshot,
+        Find: _find, FindByIdAndName: _find_by_id_and_name, Create: _create, Goto: _goto, Delete: _delete, List: _list,
+        LoadTmp: _load_tmp, LoadTmpByIdOrName: _load_tmp_by_id_or_name, SaveVm: _save_vm, LoadVm: _load_vm,
+        DelVm: _del_vm, Transaction: _transact, AddBitmap: _add_bitmap, RemoveBitmap: _remove_bitmap,
+        SetReadOnly: _set_read_only, SetMedium: _set_medium, Reopen: _reopen,
+    }  # fmt: skip
+
 
 class ClassicOperations:
     """The group operations of the classic profile: first_bad_bs is a cell, and create has no error text."""
 
     def __init__(self, group: ClassicGroup) -> None:
         self._group = group
-        self.table: dict[type[Operation], Callable[[Any], Result]] = {
-            AllCanSnapshot: self._all_can_snapshot, AllFind: self._all_find, AllCreate: self._all_create,
-            AllGoto: self._all_goto, AllDelete: self._all_delete, AllFindVmstateBs: self._all_find_vmstate_bs,
-        }  # fmt: skip
+
+    def perform(self, operation: Operation) -> Result:
+        """Perform one of them."""
+        return self.TABLE[type(operation)](self, operation)
 
     def _all_can_snapshot(self, _: AllCanSnapshot) -> Result:
         bad: Bad = Out(UNWRITTEN)
@@ -311,16 +314,21 @@ class ClassicOperations:
         node = self._group.all_find_vmstate_bs()
         return Result(device=None if node is None else node.name)
 
+    TABLE: ClassVar[Table] = {
+        AllCanSnapshot: _all_can_snapshot, AllFind: _all_find, AllCreate: _all_create, AllGoto: _all_goto,
+        AllDelete: _all_delete, AllFindVmstateBs: _all_find_vmstate_bs,
+    }  # fmt: skip
+
 
 class ModernOperations:
     """The group operations of the modern profile: the device is named in the error text."""
 
     def __init__(self, group: ModernGroup) -> None:
         self._group = group
-        self.table: dict[type[Operation], Callable[[Any], Result]] = {
-            AllCanSnapshot: self._all_can_snapshot, AllFind: self._all_find, AllCreate: self._all_create,
-            AllGoto: self._all_goto, AllDelete: self._all_delete, AllFindVmstateBs: self._all_find_vmstate_bs,
-        }  # fmt: skip
+
+    def perform(self, operation: Operation) -> Result:
+        """Perform one of them."""
+        return self.TABLE[type(operation)](self, operation)
 
     def _all_can_snapshot(self, operation: AllCanSnapshot) -> Result:
         refusal = self._group.all_can_snapshot(operation.devices)
@@ -350,6 +358,11 @@ class ModernOperations:
     def _all_find_vmstate_bs(self, operation: AllFindVmstateBs) -> Result:
         node = self._group.all_find_vmstate_bs(operation.vmstate_device, operation.devices)
         return Result(message=node.message) if isinstance(node, Refusal) else Result(device=node.name)
+
+    TABLE: ClassVar[Table] = {
+        AllCanSnapshot: _all_can_snapshot, AllFind: _all_find, AllCreate: _all_create, AllGoto: _all_goto,
+        AllDelete: _all_delete, AllFindVmstateBs: _all_find_vmstate_bs,
+    }  # fmt: skip
 
 
 def new_info(operation: Create | AllCreate | Transaction, name: str, vm_state_size: int) -> SnapshotInfo:

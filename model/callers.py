@@ -25,23 +25,17 @@ from snapcheck.model.group import (
     vmstate_owners,
     walk,
 )
+from snapcheck.model.guest import landed, vmstate_data, vmstate_write
 from snapcheck.model.operations import DelVm, LoadVm, SaveVm, SnapshotAction, Transaction
+from snapcheck.model.replies import SAID, Blow, Replies, Reply, failure
 from snapcheck.model.semantics import (
-    SAID,
-    Blow,
-    Replies,
-    Reply,
     by_id_or_name,
     by_listed_name,
     can_snapshot,
     create,
     delete,
-    failure,
     find,
     find_by_id_and_name,
-    landed,
-    vmstate_data,
-    vmstate_write,
 )
 from snapcheck.model.snapshot import SnapshotInfo, as_listed
 

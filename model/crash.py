@@ -9,16 +9,16 @@ leaves all devices in one and the same of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from snapcheck.model.device import Content, Device, Image, Outcome, Snapshot, World
 from snapcheck.model.errno import Errno
 from snapcheck.model.facts import members
+from snapcheck.model.guest import landed
 from snapcheck.model.history import Observation
 from snapcheck.model.match import Difference, state_differences
 from snapcheck.model.operations import AllDelete, AllGoto, Flush, Goto, LoadVm, Operation, Reopen, SaveVm, Transaction
-from snapcheck.model.semantics import landed
 from snapcheck.model.setup import Kind
 from snapcheck.model.step import step
 
@@ -204,7 +204,7 @@ def _without_requests(world: World) -> World:
     """Return `world` as it is when no guest request is in flight on any device."""
     if not any(device.in_flight for device in world.devices.values()):
         return world
-    return World({name: replace(device, in_flight=()) for name, device in world.devices.items()}, world.semantics)
+    return World({name: device._replace(in_flight=()) for name, device in world.devices.items()}, world.semantics)
 
 
 # --- what was seen --------------------------------------------------------------------------------

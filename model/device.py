@@ -1,11 +1,12 @@
 """The model's state: what each device of a group is and holds, and what an operation may answer and leave behind.
 
-A dictionary of images. No clusters, no refcounts, no format: content is a tag per sector (model/content.py).
+A dictionary of images. No clusters, no refcounts, no format: content is a tag per sector (model/content.py). Each step
+makes a dozen of these values and compares as many, so they are tuples.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from snapcheck.model.errno import Errno
 from snapcheck.model.operations import SubmitWrite
@@ -15,8 +16,7 @@ from snapcheck.model.snapshot import SnapshotInfo
 ANY_ERROR: Final = frozenset(Errno) - {Errno.OK}  # where only the failure is promised, not its errno
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """A tag per sector. `maybe` lists what a sector may hold instead, until somebody looks: (sector, other tags).
 
     A discard or a failed write leaves such sectors. Sectors past the end of `tags` are not specified.
@@ -26,8 +26,7 @@ class Content:
     maybe: tuple[tuple[int, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A snapshot: the entry as stored (uncut), and what it holds. `vmstate` is None where nothing is promised of it."""
 
     info: SnapshotInfo
@@ -36,8 +35,7 @@ class Snapshot:
     vmstate: bytes | None = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """What the driver under test keeps. `view` is the snapshot that load_tmp shows until the device is closed."""
 
     sectors: int
@@ -47,8 +45,7 @@ class Image:
     view: Snapshot | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(NamedTuple):
     """One device of the group.
 
     present      the medium is in: the root node's drv is not NULL, and it is inserted
@@ -87,8 +84,7 @@ class World:
         object.__setattr__(self, "included", tuple([name for name, each in self.devices.items() if each.included]))
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(NamedTuple):
     """What an operation may answer, field by field as in `history.Result`.
 
     `errnos` and `sn` are sets of allowed values; None means that nothing is promised of that field. For the other
@@ -106,16 +102,14 @@ class Expected:
     message: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(NamedTuple):
     """A state that a device may be in afterwards. `note` is the rule that explains a new state after an error."""
 
     state: Device
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """One allowed outcome: an answer, and for each device that may differ from before the states it may be in."""
 
     expected: Expected

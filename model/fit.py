@@ -1,7 +1,8 @@
 """Which of the allowed outcomes explains a recorded step best, and which state that leaves each device in."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from snapcheck.model.device import Allowed, Device, Expected, Outcome, World
 from snapcheck.model.facts import ALL_LAWS, Look
@@ -31,6 +32,9 @@ class Fit(NamedTuple):
     rank: Rank
 
 
+_rank: Final = attrgetter("rank")
+
+
 class Beside(NamedTuple):
     """What a step is held against: the state before it, and how much of it can be judged.
 
@@ -53,15 +57,11 @@ def best_fits(step: Step, outcomes: Sequence[Outcome], beside: Beside) -> list[F
     """Return the outcomes that explain `step` best: the first of them, and all that explain it as well."""
     assert outcomes, f"the model allows nothing for {step.operation}"
     fits = [_fit(step, outcome, beside) for outcome in outcomes]
-    best = min(fits, key=_rank) if len(fits) > 1 else fits[0]
+    best = min(fits, key=_rank)
     if best.rank.answers and best.rank.devices and step.result.errno:  # it failed where it must not: is it old or new?
         either = _fit(step, _old_or_new(beside.before, best.outcome.expected, outcomes), beside)
         return [min(best, either, key=_rank)]
-    return [fit for fit in fits if fit.rank == best.rank] if len(fits) > 1 else fits
-
-
-def _rank(fit: Fit) -> Rank:
-    return fit.rank
+    return [fit for fit in fits if fit.rank == best.rank]
 
 
 def _fit(step: Step, outcome: Outcome, beside: Beside) -> Fit:
@@ -80,21 +80,14 @@ def _fit(step: Step, outcome: Outcome, beside: Beside) -> Fit:
             nearest[name] = (states[0], ())
             continue
         struck = name in beside.struck
-        if len(states) == 1:  # mostly
-            differences = state_differences(states[0].state, seen, struck=struck)
-            nearest[name] = (states[0], differences)
-            if differences:
-                misfits += 1
-            else:
-                matches[name] = states
-            continue
         tried = [(allowed, state_differences(allowed.state, seen, struck=struck)) for allowed in states]
         nearest[name] = min(tried, key=_distance)
-        if nearest[name][1]:
-            misfits += 1
+        fitting = [allowed for allowed, differences in tried if not differences]
+        if fitting:
+            matches[name] = fitting
         else:
-            matches[name] = [allowed for allowed, differences in tried if not differences]
-    hard = sum(part in HARD for part in wrong) if wrong else 0
+            misfits += 1
+    hard = len(HARD.intersection(wrong))
     soft = len(wrong) - hard
     if beside.vague and not errno_allowed(outcome.expected, step.result.errno):
         soft += 1  # not judged, but of a damaged device it is all that tells whether it was closed and opened

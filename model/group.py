@@ -21,19 +21,8 @@ from snapcheck.model.operations import (
     AllGoto,
     Operation,
 )
-from snapcheck.model.semantics import (
-    FALLS_BACK,
-    WRECK,
-    Blow,
-    Replies,
-    Reply,
-    can_snapshot,
-    create,
-    delete,
-    find,
-    goto,
-    in_struct,
-)
+from snapcheck.model.replies import WRECK, Blow, Replies, Reply
+from snapcheck.model.semantics import FALLS_BACK, can_snapshot, create, delete, find, goto, in_struct
 from snapcheck.model.setup import Semantics
 from snapcheck.model.snapshot import SnapshotInfo
 

@@ -1,7 +1,6 @@
 """Holding what was answered and seen against what the model allows: where they part, in words that a person can use."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -282,13 +281,13 @@ def settled(state: Device, seen: Observation) -> Device:
         snapshots = tuple(_settled_snapshot(sn, held.get(id(sn))) for sn in snapshots)
     if content is image.content and snapshots is image.snapshots:
         return state
-    return replace(state, image=replace(image, content=content, snapshots=snapshots))
+    return state._replace(image=image._replace(content=content, snapshots=snapshots))
 
 
 def _settled_snapshot(snapshot: Snapshot, actual: bytes | None) -> Snapshot:
     if actual is None or not snapshot.content.maybe:
         return snapshot
-    return replace(snapshot, content=_decided(snapshot.content, actual))
+    return snapshot._replace(content=_decided(snapshot.content, actual))
 
 
 def _decided(content: Content, actual: bytes) -> Content:
@@ -306,9 +305,9 @@ def merged(states: Sequence[Device]) -> Device | None:
         if first.image is None or other.image is None:
             return None
         image = _merged_images(first.image, other.image)
-        if image is None or replace(other, image=first.image) != first:
+        if image is None or other._replace(image=first.image) != first:
             return None
-        first = replace(first, image=image)
+        first = first._replace(image=image)
     return first
 
 
@@ -320,9 +319,8 @@ def _merged_images(one: Image, other: Image) -> Image | None:
         if left.info != right.info or left.sectors != right.sectors:
             return None
         vmstate = left.vmstate if left.vmstate == right.vmstate else None
-        snapshots.append(replace(left, content=_merged_content(left.content, right.content), vmstate=vmstate))
-    return replace(
-        one,
+        snapshots.append(left._replace(content=_merged_content(left.content, right.content), vmstate=vmstate))
+    return one._replace(
         content=_merged_content(one.content, other.content),
         vmstate=one.vmstate if one.vmstate == other.vmstate else None,
         snapshots=tuple(snapshots),

@@ -1,31 +1,28 @@
 """One device: what each operation may answer there, and which states it may leave (SPEC A.0 to A.9, B).
 
-Read it from top to bottom: faults, content, guest I/O, requests in flight, the snapshot calls, the environment. A
-function takes the device as it is and gives the replies that are allowed. Without a fault that is one. A device that
-met an error fault may absorb it, which is the reply without the fault, or report it (SPEC G); `Blow` holds what it may
-report. An undamaged root node and its child have the same medium, so only what differs between them looks at `node`.
+Read replies.py before it, which says what a reply is and what faults do, and guest.py, which has the guest's own I/O;
+then this from top to bottom: the snapshot calls, the environment. A function takes the device as it is and gives the
+replies that are allowed. Without a fault that is one. An undamaged root node and its child have the same medium, so
+only what differs between them looks at `node`.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from snapcheck.model.content import ZERO, vmstate_pattern
-from snapcheck.model.device import ANY_ERROR, Allowed, Content, Device, Expected, Image, Snapshot
+from snapcheck.model.device import Allowed, Content, Device, Expected, Image, Snapshot
 from snapcheck.model.errno import Errno
-from snapcheck.model.facts import root_of
-from snapcheck.model.faults import CallFault, Fails, Family, Fault, IoFault, LandsButFails, Short, family
+from snapcheck.model.guest import GUEST, landed
 from snapcheck.model.history import UNWRITTEN_INFO
 from snapcheck.model.operations import (
     AddBitmap,
     CanSnapshot,
     Create,
     Delete,
-    Discard,
     Find,
     FindByIdAndName,
-    Flush,
     Goto,
     List,
     LoadTmp,
@@ -33,14 +30,22 @@ from snapcheck.model.operations import (
     Operation,
     RemoveBitmap,
     Reopen,
-    Resize,
     SetMedium,
     SetReadOnly,
-    SubmitWrite,
-    VmstateRead,
-    VmstateWrite,
-    Write,
-    WriteZeroes,
+)
+from snapcheck.model.replies import (
+    DONE,
+    NO_ERRORS,
+    NOT_UNDONE,
+    SAID,
+    WRECK,
+    Blow,
+    Replies,
+    Reply,
+    closed,
+    failure,
+    image_of,
+    refusal,
 )
 from snapcheck.model.setup import DeviceSpec, Kind
 from snapcheck.model.snapshot import ID_BYTES_MAX, NAME_BYTES_MAX, SnapshotInfo, as_listed, cut_text
@@ -50,292 +55,10 @@ SNAPSHOTS_MAX: Final = 65536  # SPEC B.2 step 1
 READ_ONLY_ERRORS: Final = frozenset({Errno.EPERM, Errno.EACCES, Errno.EROFS})  # what a read-only driver may answer
 FALLS_BACK: Final = frozenset({Kind.RAW_OVER, Kind.FILTER_OVER})  # SPEC A.0: nodes without snapshots of their own
 
-# Why a device may be new although the operation failed, or dead.
+# Why a device may be new although the operation failed, or dead; and NOT_UNDONE.
 AFTER_COMMIT: Final = "B.3"  # goto failed after the active L1 was replaced
 AFTER_REMOVAL: Final = "B.4"  # delete failed after the entry left the table
-NOT_UNDONE: Final = "errors went on, so that nothing could be undone"
 CLOSED_NODE: Final = "W-26"  # goto on the fallback could not open the node again
-
-
-class Reply(NamedTuple):
-    """An answer that is allowed, and the states that the device may be in then; none when it is as it was."""
-
-    expected: Expected
-    states: tuple[Allowed, ...] = ()
-
-    @property
-    def failed(self) -> bool:
-        """Whether it reports an error, or says no where only yes or no can be said."""
-        errnos = self.expected.errnos
-        return self.expected.answer is False or (errnos is not None and Errno.OK not in errnos)
-
-
-Replies = tuple[Reply, ...]
-
-
-# --- faults ---------------------------------------------------------------------------------------
-class Blow(NamedTuple):
-    """What the faults that a device met at this step let its driver report, and what they may have kept it from.
-
-    calls     errors that driver calls answered instead of doing anything, by function
-    io        errors of I/O below the driver
-    lasting   writes or flushes may have failed more than once: undoing, too
-    landed    I/O that was reported as failed took effect
-    """
-
-    calls: Mapping[str, frozenset[Errno]]
-    io: frozenset[Errno]
-    lasting: bool = False
-    landed: bool = False
-
-    def errors(self, function: str) -> frozenset[Errno]:
-        """Return what the driver's `function` may report: the errors of its I/O, or of the call itself."""
-        return self.io | self.calls.get(function, _NONE)
-
-
-_NONE: Final[frozenset[Errno]] = frozenset()
-# A damaged device is not predicted: anything may fail there, nothing has to (model/faults.py).
-WRECK: Final = Blow({}, ANY_ERROR, lasting=True, landed=True)
-
-
-def blows_of(met: Sequence[Fault]) -> dict[str, Blow]:
-    """Return what the error faults among those that struck let each device do; delays change nothing."""
-    by_device: dict[str, list[Fault]] = {}
-    for fault in met:
-        if family(fault) is Family.ERROR:
-            by_device.setdefault(root_of(fault.device), []).append(fault)
-    return {device: _blow(faults) for device, faults in by_device.items()}
-
-
-def _blow(faults: Sequence[Fault]) -> Blow:
-    calls: dict[str, frozenset[Errno]] = {}
-    for fault in faults:
-        if isinstance(fault, CallFault):
-            calls[fault.function] = calls.get(fault.function, _NONE) | {fault.errno}
-    below = [fault for fault in faults if isinstance(fault, IoFault)]
-    effects = [fault.effect for fault in below]
-    changing = [fault for fault in below if fault.kind != "read"]  # one that only reads keeps nobody from undoing
-    return Blow(
-        calls,
-        frozenset(effect.errno for effect in effects if isinstance(effect, Fails | LandsButFails | Short)),
-        lasting=len(changing) > 1 or any(fault.times != 1 for fault in changing),
-        landed=any(isinstance(effect, LandsButFails) for effect in effects),
-    )
-
-
-# --- replies and states ---------------------------------------------------------------------------
-DONE: Final = Expected()
-SAID: Final = Expected(message=False)  # success of a call that has an errp
-
-
-@lru_cache(maxsize=256)
-def failure(errnos: frozenset[Errno], message: bool | None = None) -> Reply:  # noqa: FBT001  # as in Expected
-    """Return the reply that fails with one of `errnos` and leaves the device as it was."""
-    return Reply(Expected(errnos, message=message))
-
-
-def _refused(errno: Errno, message: bool | None = None) -> Replies:  # noqa: FBT001  # as in Expected
-    return (failure(frozenset((errno,)), message),)
-
-
-def _image(device: Device) -> Image:
-    assert device.image is not None, "only an empty drive has no image, and that has no medium either"
-    return device.image
-
-
-def with_image(device: Device, image: Image) -> Device:
-    """Return `device` with another image."""
-    return Device(
-        device.spec, image, device.read_only, device.present, device.bitmaps, device.child_bitmaps, device.in_flight,
-        device.damaged,
-    )  # fmt: skip
-
-
-def _with_content(device: Device, content: Content) -> Device:
-    image = _image(device)
-    return with_image(device, Image(image.sectors, content, image.vmstate, image.snapshots, image.view))
-
-
-def _with_vmstate(device: Device, vmstate: bytes | None) -> Device:
-    image = _image(device)
-    return with_image(device, Image(image.sectors, image.content, vmstate, image.snapshots, image.view))
-
-
-def closed(device: Device, *, read_only: bool, present: bool) -> Device:
-    """Return `device` after a close: a view ends, bitmaps go away, as they are not persistent here (SPEC A.8, A.5)."""
-    image = device.image
-    if image is not None and image.view is not None:
-        image = Image(image.sectors, image.content, image.vmstate, image.snapshots)
-    return Device(device.spec, image, read_only, present, in_flight=device.in_flight, damaged=device.damaged)
-
-
-# --- content --------------------------------------------------------------------------------------
-def stamped(content: Content, sector: int, count: int, tag: int) -> Content:
-    """Return `content` with `tag` in `count` sectors."""
-    tags, end = content.tags, sector + count
-    if sector > len(tags):
-        return content  # what lies in between is not specified, so this is not either
-    maybe = content.maybe
-    if maybe:
-        maybe = tuple(entry for entry in maybe if not sector <= entry[0] < end)
-    return Content(tags[:sector] + bytes((tag,)) * count + tags[end:], maybe)
-
-
-def perhaps(content: Content, sector: int, count: int, tag: int) -> Content:
-    """Return `content` where each of `count` sectors is as before, or holds `tag`."""
-    tags, maybe = content.tags, dict(content.maybe)
-    for at in range(sector, min(sector + count, len(tags))):
-        others = maybe.get(at, b"")
-        if tags[at] != tag and tag not in others:
-            maybe[at] = others + bytes((tag,))
-    return Content(tags, tuple(sorted(maybe.items())))
-
-
-def _resized(content: Content, *, old: int, new: int) -> Content:
-    """Return `content` cut to `new` sectors, or with zeroes behind it."""
-    if new <= old:
-        return Content(content.tags[:new], tuple(entry for entry in content.maybe if entry[0] < new))
-    whole = len(content.tags) == old  # else its end is not specified, and what follows has no place
-    return Content(content.tags + bytes(new - old), content.maybe) if whole else content
-
-
-# --- guest I/O (docs/reference/alphabet.md) -------------------------------------------------------
-def _write_refused(device: Device, sector: int, count: int) -> Errno | None:
-    """Return why a guest may not write there: medium, then read-only, then bounds."""
-    if not device.present:
-        return Errno.ENOMEDIUM
-    if device.read_only:
-        return Errno.EPERM
-    return None if sector + count <= _image(device).sectors else Errno.EIO
-
-
-def _written(device: Device, sector: int, count: int, tag: int, blow: Blow | None) -> Replies:
-    refused = _write_refused(device, sector, count)
-    if refused is not None:
-        return _refused(refused)
-    content = _image(device).content
-    done = Reply(DONE, (Allowed(_with_content(device, stamped(content, sector, count, tag))),))
-    if blow is None or not blow.io:
-        return (done,)
-    torn = _with_content(device, perhaps(content, sector, count, tag))
-    return done, Reply(Expected(blow.io), (Allowed(torn),))
-
-
-def _write(device: Device, operation: Write, blow: Blow | None) -> Replies:
-    return _written(device, operation.sector, operation.count, operation.tag, blow)
-
-
-def _write_zeroes(device: Device, operation: WriteZeroes, blow: Blow | None) -> Replies:
-    return _written(device, operation.sector, operation.count, ZERO, blow)
-
-
-def _discard(device: Device, operation: Discard, blow: Blow | None) -> Replies:
-    refused = _write_refused(device, operation.sector, operation.count)
-    if refused is not None:
-        return _refused(refused)
-    content = perhaps(_image(device).content, operation.sector, operation.count, ZERO)
-    states = (Allowed(_with_content(device, content)),)
-    done = Reply(DONE, states)
-    return (done,) if blow is None or not blow.io else (done, Reply(Expected(blow.io), states))
-
-
-def _flush(device: Device, operation: Flush, blow: Blow | None) -> Replies:  # noqa: ARG001  # the table's shape
-    if not device.present:
-        return _refused(Errno.ENOMEDIUM)
-    return (Reply(DONE),) if blow is None or not blow.io else (Reply(DONE), failure(blow.io))
-
-
-def _resize(device: Device, operation: Resize, blow: Blow | None) -> Replies:
-    """Change the virtual size, with snapshots or without (5.1: SPEC B.5); active VM state may move or be lost (B.9)."""
-    if not device.present:
-        return _refused(Errno.ENOMEDIUM)
-    if device.read_only:
-        return _refused(Errno.EACCES)
-    image, sectors = _image(device), operation.sectors
-    content = _resized(image.content, old=image.sectors, new=sectors)
-    new = with_image(device, Image(sectors, content, None if image.vmstate else image.vmstate, image.snapshots))
-    done = Reply(DONE, (Allowed(new),))
-    if blow is None or not blow.io:
-        return (done,)
-    # VM state goes before the size changes, or with it.
-    old = _with_vmstate(device, None) if image.vmstate else device
-    kept = blow.lasting or blow.landed
-    return done, Reply(Expected(blow.io), (Allowed(old), Allowed(new, NOT_UNDONE)) if kept else (Allowed(old),))
-
-
-def _vmstate_write(device: Device, operation: VmstateWrite, blow: Blow | None) -> Replies:
-    if not device.present:
-        return _refused(Errno.ENOMEDIUM)
-    if device.read_only:
-        nowhere = frozenset({Errno.ENOTSUP}) if device.spec.kind is Kind.PLAIN else _NONE
-        return (failure(frozenset({Errno.EPERM}) | nowhere),)
-    if device.spec.kind is Kind.PLAIN:
-        return _refused(Errno.ENOTSUP)
-    return vmstate_write(device, operation.offset, operation.length, operation.tag, blow)
-
-
-def vmstate_write(device: Device, offset: int, length: int, tag: int, blow: Blow | None) -> Replies:
-    """Return what writing VM state into a writable device may do: it is like guest data behind the end (SPEC B.9)."""
-    old = _image(device).vmstate
-    new = None
-    if old is not None:
-        data = vmstate_pattern(tag=tag, offset=offset, length=length)
-        new = old[:offset].ljust(offset, b"\0") + data + old[offset + length :]
-    done = Reply(DONE, (Allowed(_with_vmstate(device, new)),))
-    if blow is None or not blow.io:
-        return (done,)
-    return done, Reply(Expected(blow.io), (Allowed(_with_vmstate(device, None if length else old)),))
-
-
-def _vmstate_read(device: Device, operation: VmstateRead, blow: Blow | None) -> Replies:
-    if not device.present:
-        return _refused(Errno.ENOMEDIUM)
-    if device.spec.kind is Kind.PLAIN:
-        return _refused(Errno.ENOTSUP)
-    done = Reply(Expected(data=vmstate_data(device, operation.offset, operation.length)))
-    return (done,) if blow is None or not blow.io else (done, failure(blow.io))
-
-
-def vmstate_data(device: Device, offset: int, length: int) -> bytes | None:
-    """Return what reading VM state gives, None where nothing is promised; what was never written reads as zeroes."""
-    image = _image(device)
-    vmstate = image.vmstate
-    if image.view is not None:  # under load_tmp the snapshot's, unless its place moved with the size
-        vmstate = image.view.vmstate if image.view.sectors == image.sectors else None
-    return None if vmstate is None else vmstate[offset : offset + length].ljust(length, b"\0")
-
-
-# --- requests in flight ---------------------------------------------------------------------------
-def _submit_write(device: Device, operation: SubmitWrite, blow: Blow | None) -> Replies:  # noqa: ARG001  # no I/O yet
-    refused = _write_refused(device, operation.sector, operation.count)
-    if refused is not None:
-        return _refused(refused)
-    return (Reply(DONE, (Allowed(_with_in_flight(device, (*device.in_flight, operation))),)),)
-
-
-def _with_in_flight(device: Device, in_flight: tuple[SubmitWrite, ...]) -> Device:
-    return Device(
-        device.spec, device.image, device.read_only, device.present, device.bitmaps, device.child_bitmaps, in_flight,
-        device.damaged,
-    )  # fmt: skip
-
-
-def landed(device: Device, blow: Blow | None, *, surely: bool = True) -> Device:
-    """Return `device` after its guest requests in flight landed, in the order in which they were submitted.
-
-    One that fails is lost without a word, each of its sectors old or new: for want of a medium or of room (a resize
-    came first), or because I/O failed at this step. Not `surely`: nobody knows whether they did.
-    """
-    if not device.in_flight:
-        return device
-    image = _image(device)
-    content = image.content
-    trusted = surely and device.present and not (blow is not None and blow.io)
-    for write in device.in_flight:
-        fits = write.sector + write.count <= image.sectors
-        land = stamped if trusted and fits else perhaps
-        content = land(content, write.sector, write.count, write.tag)
-    return _with_in_flight(_with_content(device, content), ())
 
 
 # --- the snapshot list (SPEC A.1 to A.3, A.7) -----------------------------------------------------
@@ -372,9 +95,9 @@ def _can(device: Device, operation: CanSnapshot, blow: Blow | None) -> Replies: 
 def _list(device: Device, operation: List, blow: Blow | None) -> Replies:  # noqa: ARG001  # the table's shape
     refused = _list_refused(device)
     if refused is not None:
-        return _refused(refused)
-    done = Reply(Expected(snapshots=tuple(as_listed(snapshot.info) for snapshot in _image(device).snapshots)))
-    errors = blow.errors("list") if blow is not None else _NONE
+        return refusal(refused)
+    done = Reply(Expected(snapshots=tuple(as_listed(snapshot.info) for snapshot in image_of(device).snapshots)))
+    errors = blow.errors("list") if blow is not None else NO_ERRORS
     return (done, failure(errors)) if errors else (done,)
 
 
@@ -392,7 +115,7 @@ def find(device: Device, name: str, blow: Blow | None) -> Replies:
 
 def by_listed_name(device: Device, name: str) -> Snapshot | None:
     """Return the first snapshot that is listed under that name."""
-    for snapshot in _image(device).snapshots:
+    for snapshot in image_of(device).snapshots:
         if _listed_name(snapshot.info) == name:
             return snapshot
     return None
@@ -412,7 +135,7 @@ def find_by_id_and_name(device: Device, snapshot_id: str | None, name: str | Non
     if _list_refused(device) is not None:
         return (_NO_LIST,)
     reply = _ABSENT
-    for snapshot in _image(device).snapshots:
+    for snapshot in image_of(device).snapshots:
         info = snapshot.info
         if (snapshot_id is None or _listed_id(info) == snapshot_id) and (name is None or _listed_name(info) == name):
             reply = Reply(Expected(answer=True, sn=(as_listed(info),), message=False))
@@ -431,12 +154,12 @@ def create(device: Device, sn: SnapshotInfo, blow: Blow | None) -> Replies:
         return (_not_created(frozenset({Errno.ENOMEDIUM}), sn),)
     if device.spec.kind is Kind.PLAIN:
         return (_not_created(frozenset({Errno.ENOTSUP}), sn),)
-    image = _image(device)
+    image = image_of(device)
     if len(image.snapshots) >= SNAPSHOTS_MAX:
         return (_not_created(frozenset({Errno.EFBIG}), sn),)
     chosen = _with_id(sn, next_id(image.snapshots))
     if device.read_only:
-        errors = blow.errors("create") if blow is not None else _NONE
+        errors = blow.errors("create") if blow is not None else NO_ERRORS
         return (_not_created(READ_ONLY_ERRORS | errors, sn, chosen),)
     done = Reply(Expected(sn=in_struct(chosen)), (Allowed(_created(device, chosen, blow)),))
     failures = () if blow is None else _create_failed(device, sn, chosen, done, blow)
@@ -456,14 +179,14 @@ def _takes_room(image: Image) -> bool:
 
 def _created(device: Device, chosen: SnapshotInfo, blow: Blow | None) -> Device:
     """Return `device` with the snapshot at the end of its list; the VM state that it keeps leaves the active state."""
-    image = _image(device)
+    image = image_of(device)
     stored = as_listed(chosen)  # the caller's buffer holds no more of the name (SPEC C.1 step 7)
     snapshot = Snapshot(stored, image.sectors, image.content, image.vmstate)
     vmstate, size = image.vmstate, stored.vm_state_size
     if vmstate and size:
         # Dropping it is the last thing that create does, and its result is ignored (B.2 step 11).
         vmstate = b"" if len(vmstate) <= size and not (blow is not None and blow.io) else None
-    return with_image(device, Image(image.sectors, image.content, vmstate, (*image.snapshots, snapshot)))
+    return device._replace(image=image._replace(vmstate=vmstate, snapshots=(*image.snapshots, snapshot)))
 
 
 def _create_failed(device: Device, sn: SnapshotInfo, chosen: SnapshotInfo, done: Reply, blow: Blow) -> Replies:
@@ -529,13 +252,13 @@ def _create(device: Device, operation: Create, blow: Blow | None) -> Replies:
 def goto(device: Device, node: str, text: str, blow: Blow | None) -> Replies:
     """bdrv_snapshot_goto: medium, bitmaps, then the driver, which looks for the id first and then for the name."""
     if not device.present:
-        return _refused(Errno.ENOMEDIUM, message=True)
+        return refusal(Errno.ENOMEDIUM, message=True)
     if node != device.spec.name:
         return _driver_goto(device, text, blow, busy=bool(device.child_bitmaps))
     if device.bitmaps:
-        return _refused(Errno.EBUSY, message=True)
+        return refusal(Errno.EBUSY, message=True)
     if device.spec.kind is Kind.PLAIN:
-        return _refused(Errno.ENOTSUP, message=True)
+        return refusal(Errno.ENOTSUP, message=True)
     if not _falls_back(device, node):
         return _driver_goto(device, text, blow, busy=False)
     return _reopened_around(device, _driver_goto(device, text, blow, busy=bool(device.child_bitmaps)), blow)
@@ -544,8 +267,8 @@ def goto(device: Device, node: str, text: str, blow: Blow | None) -> Replies:
 def _driver_goto(device: Device, text: str, blow: Blow | None, *, busy: bool) -> Replies:
     """Return what goto does at the node that has the snapshots; `busy` says whether that node has bitmaps."""
     if busy:
-        return _refused(Errno.EBUSY, message=True)
-    errors = blow.errors("goto") if blow is not None else _NONE
+        return refusal(Errno.EBUSY, message=True)
+    errors = blow.errors("goto") if blow is not None else NO_ERRORS
     snapshot = by_id_or_name(device, text)
     if device.read_only or snapshot is None:
         return (failure(_lookup_errors(device, snapshot) | errors, message=True),)
@@ -559,7 +282,7 @@ def _driver_goto(device: Device, text: str, blow: Blow | None, *, busy: bool) ->
 
 def by_id_or_name(device: Device, text: str) -> Snapshot | None:
     """Return the first snapshot with that id, else the first with that name; by the texts as stored (B.3 step 2)."""
-    snapshots = _image(device).snapshots
+    snapshots = image_of(device).snapshots
     for snapshot in snapshots:
         if snapshot.info.id_str == text:
             return snapshot
@@ -568,14 +291,14 @@ def by_id_or_name(device: Device, text: str) -> Snapshot | None:
 
 def _lookup_errors(device: Device, found: Snapshot | None) -> frozenset[Errno]:
     """Return what a driver answers that may not write, or does not find the snapshot, or both."""
-    absent = frozenset({Errno.ENOENT}) if found is None else _NONE
+    absent = frozenset({Errno.ENOENT}) if found is None else NO_ERRORS
     return absent | READ_ONLY_ERRORS if device.read_only else absent
 
 
 def _reverted(device: Device, snapshot: Snapshot) -> Device:
     """Return `device` with the snapshot's content, size and VM state; its list is as it was (SPEC G.3)."""
-    image = _image(device)
-    return with_image(device, Image(snapshot.sectors, snapshot.content, snapshot.vmstate, image.snapshots))
+    image = image_of(device)
+    return device._replace(image=Image(snapshot.sectors, snapshot.content, snapshot.vmstate, image.snapshots))
 
 
 def _reopened_around(device: Device, replies: Replies, blow: Blow | None) -> Replies:
@@ -606,15 +329,15 @@ def _goto(device: Device, operation: Goto, blow: Blow | None) -> Replies:
 def delete(device: Device, snapshot_id: str | None, name: str | None, blow: Blow | None) -> Replies:
     """bdrv_snapshot_delete: the driver takes the first entry that matches what is given, by the texts as stored."""
     if not device.present:
-        return _refused(Errno.ENOMEDIUM, message=True)
+        return refusal(Errno.ENOMEDIUM, message=True)
     if snapshot_id is None and name is None:
-        return _refused(Errno.EINVAL, message=True)
+        return refusal(Errno.EINVAL, message=True)
     if device.spec.kind is Kind.PLAIN:
-        return _refused(Errno.ENOTSUP, message=True)
-    errors = blow.errors("delete") if blow is not None else _NONE
-    place = _place_of(_image(device).snapshots, snapshot_id, name)
+        return refusal(Errno.ENOTSUP, message=True)
+    errors = blow.errors("delete") if blow is not None else NO_ERRORS
+    place = _place_of(image_of(device).snapshots, snapshot_id, name)
     if device.read_only or place is None:
-        found = None if place is None else _image(device).snapshots[place]
+        found = None if place is None else image_of(device).snapshots[place]
         return (failure(_lookup_errors(device, found) | errors, message=True),)
     new = Allowed(_without(device, place))
     done = Reply(SAID, (new,))
@@ -634,9 +357,9 @@ def _place_of(snapshots: Sequence[Snapshot], snapshot_id: str | None, name: str 
 
 
 def _without(device: Device, place: int) -> Device:
-    image = _image(device)
+    image = image_of(device)
     snapshots = image.snapshots[:place] + image.snapshots[place + 1 :]
-    return with_image(device, Image(image.sectors, image.content, image.vmstate, snapshots, image.view))
+    return device._replace(image=image._replace(snapshots=snapshots))
 
 
 def _delete(device: Device, operation: Delete, blow: Blow | None) -> Replies:
@@ -647,18 +370,18 @@ def _delete(device: Device, operation: Delete, blow: Blow | None) -> Replies:
 def load_tmp(device: Device, node: str, snapshot_id: str | None, name: str | None, blow: Blow | None) -> Replies:
     """bdrv_snapshot_load_tmp: only on a read-only node that has the snapshots itself; there is no fallback."""
     if not device.present:
-        return _refused(Errno.ENOMEDIUM, message=True)
+        return refusal(Errno.ENOMEDIUM, message=True)
     if (snapshot_id is None and name is None) or not device.read_only:
-        return _refused(Errno.EINVAL, message=True)
+        return refusal(Errno.EINVAL, message=True)
     if device.spec.kind is Kind.PLAIN or _falls_back(device, node):
-        return _refused(Errno.ENOTSUP, message=True)
-    errors = blow.errors("load_tmp") if blow is not None else _NONE
-    image = _image(device)
+        return refusal(Errno.ENOTSUP, message=True)
+    errors = blow.errors("load_tmp") if blow is not None else NO_ERRORS
+    image = image_of(device)
     place = _place_of(image.snapshots, snapshot_id, name)
     if place is None:
         return (failure(errors | {Errno.ENOENT}, message=True),)
-    view = Image(image.sectors, image.content, image.vmstate, image.snapshots, image.snapshots[place])
-    done = Reply(SAID, (Allowed(with_image(device, view)),))
+    shown = device._replace(image=image._replace(view=image.snapshots[place]))
+    done = Reply(SAID, (Allowed(shown),))
     return (done, failure(errors, message=True)) if errors else (done,)
 
 
@@ -673,7 +396,7 @@ def _load_tmp_by_id_or_name(device: Device, operation: LoadTmpByIdOrName, blow: 
     """Try the id; after ENOENT or EINVAL, and only then, the name: the last attempt's answer counts (SPEC A.9)."""
     replies: list[Reply] = []
     for reply in load_tmp(device, operation.device, operation.id_or_name, None, blow):
-        errnos = reply.expected.errnos or _NONE
+        errnos = reply.expected.errnos or NO_ERRORS
         again = errnos & _TRY_THE_NAME
         if errnos - again:
             replies.append(Reply(Expected(errnos - again, message=reply.expected.message), reply.states))
@@ -688,38 +411,36 @@ def _bitmaps(device: Device, node: str) -> frozenset[str]:
 
 
 def _with_bitmaps(device: Device, node: str, bitmaps: frozenset[str]) -> Replies:
-    own, child = (bitmaps, device.child_bitmaps) if node == device.spec.name else (device.bitmaps, bitmaps)
-    new = Device(
-        device.spec, device.image, device.read_only, device.present, own, child, device.in_flight, device.damaged
-    )
+    is_root = node == device.spec.name
+    new = device._replace(bitmaps=bitmaps) if is_root else device._replace(child_bitmaps=bitmaps)
     return (Reply(DONE, (Allowed(new),)),)
 
 
 def _add_bitmap(device: Device, operation: AddBitmap, blow: Blow | None) -> Replies:  # noqa: ARG001  # no I/O
     if not device.present:
-        return _refused(Errno.ENOMEDIUM)
+        return refusal(Errno.ENOMEDIUM)
     bitmaps = _bitmaps(device, operation.device)
     if operation.name in bitmaps:
-        return _refused(Errno.EEXIST)
+        return refusal(Errno.EEXIST)
     return _with_bitmaps(device, operation.device, bitmaps | {operation.name})
 
 
 def _remove_bitmap(device: Device, operation: RemoveBitmap, blow: Blow | None) -> Replies:  # noqa: ARG001  # no I/O
     bitmaps = _bitmaps(device, operation.device)
     if operation.name not in bitmaps:
-        return _refused(Errno.ENOENT)
+        return refusal(Errno.ENOENT)
     return _with_bitmaps(device, operation.device, bitmaps - {operation.name})
 
 
 def _reopen(device: Device, operation: Reopen, blow: Blow | None) -> Replies:  # noqa: ARG001  # the table's shape
     if not device.present:
-        return _refused(Errno.ENOMEDIUM)
+        return refusal(Errno.ENOMEDIUM)
     return _opened(device, blow, read_only=device.read_only)
 
 
 def _set_read_only(device: Device, operation: SetReadOnly, blow: Blow | None) -> Replies:
     if device.image is None:
-        return _refused(Errno.ENOMEDIUM)
+        return refusal(Errno.ENOMEDIUM)
     if not device.present:  # remembered until there is a medium
         return (Reply(DONE, (Allowed(closed(device, read_only=operation.read_only, present=False)),)),)
     return _opened(device, blow, read_only=operation.read_only)
@@ -728,7 +449,7 @@ def _set_read_only(device: Device, operation: SetReadOnly, blow: Blow | None) ->
 def _set_medium(device: Device, operation: SetMedium, blow: Blow | None) -> Replies:
     if operation.present:
         if device.image is None:
-            return _refused(Errno.ENOMEDIUM)
+            return refusal(Errno.ENOMEDIUM)
         return _opened(device, blow, read_only=device.read_only)
     if not device.present:
         return (Reply(DONE),)
@@ -750,8 +471,7 @@ def _opened(device: Device, blow: Blow | None, *, read_only: bool) -> Replies:
 
 # --- all of them ----------------------------------------------------------------------------------
 LOCAL: Final[Mapping[type[Operation], Callable[[Device, Any, Blow | None], Replies]]] = {
-    Write: _write, SubmitWrite: _submit_write, WriteZeroes: _write_zeroes, Discard: _discard, Flush: _flush,
-    Resize: _resize, VmstateWrite: _vmstate_write, VmstateRead: _vmstate_read,
+    **GUEST,
     CanSnapshot: _can, Find: _find, FindByIdAndName: _find_by_id_and_name, Create: _create, Goto: _goto,
     Delete: _delete, List: _list, LoadTmp: _load_tmp, LoadTmpByIdOrName: _load_tmp_by_id_or_name,
     AddBitmap: _add_bitmap, RemoveBitmap: _remove_bitmap, SetReadOnly: _set_read_only, SetMedium: _set_medium,

@@ -22,6 +22,7 @@ from snapcheck.model.group import (
     all_find_vmstate_bs,
     all_goto,
 )
+from snapcheck.model.guest import landed
 from snapcheck.model.operations import (
     AllCanSnapshot,
     AllCreate,
@@ -36,7 +37,8 @@ from snapcheck.model.operations import (
     SubmitWrite,
     Transaction,
 )
-from snapcheck.model.semantics import FALLS_BACK, LOCAL, blows_of, closed, landed, new_device
+from snapcheck.model.replies import blows_of, closed
+from snapcheck.model.semantics import FALLS_BACK, LOCAL, new_device
 from snapcheck.model.setup import Setup
 
 _SEVERAL: Mapping[type[Operation], Callable[[Stage, Any], Outcomes]] = {
@@ -82,15 +84,10 @@ def _local(stage: Stage, operation: Any) -> Outcomes:  # noqa: ANN401  # one of 
 # --- damage ---------------------------------------------------------------------------------------
 def _with_damage(world: World, names: set[str]) -> World:
     """Return `world` where these devices met a fault that may lose acknowledged data."""
-    damaged = {name: _damaged(device) if name in names else device for name, device in world.devices.items()}
+    damaged = {
+        name: device._replace(damaged=True) if name in names else device for name, device in world.devices.items()
+    }
     return World(damaged, world.semantics)
-
-
-def _damaged(device: Device) -> Device:
-    return Device(
-        device.spec, device.image, device.read_only, device.present, device.bitmaps, device.child_bitmaps,
-        device.in_flight, damaged=True,
-    )  # fmt: skip
 
 
 def _adding(outcome: Outcome, world: World, names: set[str]) -> Outcome:

@@ -21,8 +21,9 @@ from snapcheck.model.faults import CALLS as REFUSABLE
 from snapcheck.model.group import CALLS, WALK_OF, Ask, Then, Walk
 from snapcheck.model.law_names import Law
 from snapcheck.model.properties import Broken, Visit, broken_at
+from snapcheck.model.replies import Blow, Replies, Reply
 from snapcheck.model.scope import CALL_OF, SECTORS, Act, Scope
-from snapcheck.model.semantics import LOCAL, Blow, Replies, Reply, new_device
+from snapcheck.model.semantics import LOCAL, new_device
 from snapcheck.model.setup import DeviceSpec
 from snapcheck.model.snapshot import SnapshotInfo
 
@@ -143,9 +144,9 @@ def _in_small(device: Device) -> Device:
         for rank, each in enumerate(sorted((each.info.id_str for each in device.image.snapshots), key=int), 1)
     }
     snapshots = tuple(
-        replace(each, info=SnapshotInfo(ranks[each.info.id_str], each.info.name)) for each in device.image.snapshots
+        each._replace(info=SnapshotInfo(ranks[each.info.id_str], each.info.name)) for each in device.image.snapshots
     )
-    return replace(device, spec=DeviceSpec(NODE, sectors=SECTORS), image=replace(device.image, snapshots=snapshots))
+    return device._replace(spec=DeviceSpec(NODE, sectors=SECTORS), image=device.image._replace(snapshots=snapshots))
 
 
 def _all_broken(act: Act, refused: str, device: Device, visit: Visit) -> Iterator[Broken]:
@@ -167,10 +168,10 @@ def _with_gaps(device: Device) -> Device:
     """Return `device` with ids that are twice as large."""
     assert device.image is not None, "a device of a scope has an image"
     spread = tuple(
-        replace(each, info=SnapshotInfo(str(2 * int(each.info.id_str)), each.info.name))
+        each._replace(info=SnapshotInfo(str(2 * int(each.info.id_str)), each.info.name))
         for each in device.image.snapshots
     )
-    return replace(device, image=replace(device.image, snapshots=spread))
+    return device._replace(image=device.image._replace(snapshots=spread))
 
 
 def _alike(one: Visit | None, other: Visit) -> bool:

@@ -290,7 +290,7 @@ def _hurts(fault: Fault) -> bool:
 def _as_seen(state: Device, look: Look | None) -> Device:
     """Return a damaged device as it looks: generators draw names from it, and nothing is promised of what it holds."""
     if not state.damaged:
-        state = replace(state, damaged=True)
+        state = state._replace(damaged=True)
     if look is None or state.image is None:
         return state
     seen = look.seen
@@ -299,10 +299,10 @@ def _as_seen(state: Device, look: Look | None) -> Device:
         return state
     sectors = state.image.sectors if view.sectors is None else view.sectors
     snapshots = tuple(Snapshot(info, sectors, Tags(b""), None) for info in view.snapshots)
-    image = replace(
-        state.image, sectors=sectors, content=Tags(view.content or b""), vmstate=None, snapshots=snapshots, view=None
+    image = state.image._replace(
+        sectors=sectors, content=Tags(view.content or b""), vmstate=None, snapshots=snapshots, view=None
     )
-    return replace(state, image=image)
+    return state._replace(image=image)
 
 
 def _unexplained(facts: StepFacts) -> Evidence:

@@ -13,7 +13,6 @@ from snapcheck.model.facts import Evidence
 from snapcheck.model.history import History
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.reports.reproducer import questions
-from snapcheck.stateful_tests.digest import digest
 from snapcheck.stateful_tests.journal import Entry, Journal
 from snapcheck.stateful_tests.session import Session
 from snapcheck.stateful_tests.units import Answer, Failure, Unit
@@ -91,7 +90,9 @@ class Gatherer:
         if len(answer.sample) < SAMPLE and len(session.history.steps) > 1 and not session.over:
             answer.sample.append(session.history)
         steps = len(session.history.steps) - session.taken_over
-        self.add(digest(session.history), steps=steps, laws=judge.counts, cells=judge.cells, case=case, note=note)
+        self.add(
+            session.digest.of(session.history), steps=steps, laws=judge.counts, cells=judge.cells, case=case, note=note
+        )
 
     def add(  # what a history is counted by
         self, digest: str, *, steps: int, laws: Mapping[Law, list[int]], case: str,

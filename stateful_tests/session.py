@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from snapcheck.fault_injection.plan import FaultPlan
 from snapcheck.impl.blockfile import BlockFile, MemoryFile
-from snapcheck.impl.driver import System, abandon, prepare
+from snapcheck.impl.driver import Prepared, System, abandon
 from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.impl.targets import StartError, Target
 from snapcheck.model.device import World
@@ -49,6 +49,7 @@ from snapcheck.model.operations import (
 )
 from snapcheck.model.setup import DeviceSpec, Kind, Setup
 from snapcheck.stateful_tests.compare import Judge
+from snapcheck.stateful_tests.digest import Digest
 from snapcheck.stateful_tests.suit import suited_faults, suited_operation, suited_setup
 from snapcheck.stateful_tests.watchdog import HangError, Watchdog, watching
 
@@ -62,11 +63,15 @@ _PROBE_SECTORS: Final = 8
 
 
 class Checkpoint(NamedTuple):
-    """Where a history can be taken up again, any number of times: what was done, what the disks hold, the judge."""
+    """Where a history can be taken up again, any number of times: what was done, what the disks hold, the judge.
+
+    `digest` is that of what was done.
+    """
 
     history: History
     disks: tuple[BlockFile, ...]
     judge: Judge
+    digest: Digest
 
 
 Below = Callable[[str, BlockFile], BlockFile]  # puts something between a device and its disk
@@ -80,6 +85,7 @@ class Session:
     over        nothing more is judged: the model could not follow, or the process under test died
     broken_off  the last step was left half way (KeyboardInterrupt): nobody knows what it did
     counts      what happened how often, in words: for result.json
+    digest      of the history, as far as somebody asked for it
     taken_over  how many steps of the history were done before this session: it started from a checkpoint
     """
 
@@ -99,15 +105,16 @@ class Session:
         under = named if below is None else [(name, below(name, disk)) for name, disk in named]
         files = [self._plan.wrap_file(name, file) for name, file in under]
         self._system = self._build(target, files, setup)
+        self._prepared = self._system if isinstance(self._system, Prepared) else None
         self._start(setup if isinstance(start, Setup) else _setup_now(start))
         self._events.take()
         self.abilities: Final = self._system.abilities
         self._disks = disks
         self.history = History(setup, abilities=self.abilities, care=care)
         if isinstance(start, Setup):
-            self.judge = Judge(setup, self.abilities)
+            self.judge, self.digest = Judge(setup, self.abilities), Digest()
         else:
-            self.judge = start.judge.twin()
+            self.judge, self.digest = start.judge.twin(), start.digest.twin()
             self.history.steps += start.history.steps
         self.taken_over = len(self.history.steps)
         self.over = False
@@ -169,7 +176,9 @@ class Session:
         self.over = self.broken_off = True  # until the step is done: whatever ends it half way ends the history
         skipped: tuple[int, ...] = ()
         if faults:
-            self._prepare(operation)
+            if self._prepared is not None:
+                self._prepared.prepare(operation)
+                self._events.take()
             skipped = self._arm(faults)
         result = self._perform(operation)
         if faults:
@@ -202,17 +211,12 @@ class Session:
                 counts[GROUP_OPERATIONS_STRUCK] += 1
 
     def _perform(self, operation: Operation) -> Result:
-        dog = self._dog
-        if dog is None:
-            return self._system.perform(operation)
         kind = kind_of(operation)
-        dog.begin(kind)
         try:
-            return self._system.perform(operation)
+            with watching(self._dog, kind):
+                return self._system.perform(operation)
         except HangError:
             return Result(crash=f"{HANG} {kind} did not end")
-        finally:
-            dog.end()
 
     def flush_all(self) -> None:
         """Have all devices flushed, and whatever that does forgotten: no step of the history."""
@@ -236,7 +240,8 @@ class Session:
             if name not in reopened or device.bitmaps or device.child_bitmaps or not disk.size():
                 return None
         history = History(self.history.setup, list(self.history.steps), self.history.abilities)
-        return Checkpoint(history, tuple(disk.clone() for disk in self._disks), self.judge.twin())
+        disks = tuple(disk.clone() for disk in self._disks)
+        return Checkpoint(history, disks, self.judge.twin(), self.digest.twin())
 
     def state_key(self) -> str:
         """Return a text that is equal for equal states: the same disks, and the same expectations of them."""
@@ -274,10 +279,6 @@ class Session:
         return [] if harmless is None else self.step(harmless, everywhere=True)
 
     # --- faults -----------------------------------------------------------------------------------
-    def _prepare(self, operation: Operation) -> None:
-        prepare(self._system, operation)
-        self._events.take()
-
     def _arm(self, faults: tuple[Fault, ...]) -> tuple[int, ...]:
         """Arm what can be injected, and return the indices of what can not."""
         plan, system = self._plan, self._system
@@ -309,7 +310,7 @@ class Session:
         seen: list[Observation] = []
         for name in devices:
             try:
-                with watching(self._dog, f"{level.value} look"):
+                with watching(self._dog, f"{level} look"):
                     seen.append(self._system.observe(name, level=level))
             except HangError:
                 seen.append(Observation(name, level, View(errors=(f"look: {HANG} it did not end",))))

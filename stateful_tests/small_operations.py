@@ -86,7 +86,7 @@ def _different(world: World) -> Iterator[tuple[str, Device]]:
     """Yield the devices that are not like an earlier one."""
     seen: list[Device] = []
     for name, device in world.devices.items():
-        nameless = replace(device, spec=replace(device.spec, name=""))
+        nameless = device._replace(spec=replace(device.spec, name=""))
         if nameless not in seen:
             seen.append(nameless)
             yield name, device

@@ -43,14 +43,16 @@ class Watchdog:
     def end(self) -> None:
         self._begun = None
 
-    @contextmanager
-    def watching(self, kind: str = "") -> Generator[None]:
-        """Watch what is done in a `with`."""
-        self.begin(kind)
-        try:
-            yield
-        finally:
-            self.end()
+    def watching(self, kind: str = "") -> "Watchdog":
+        """Watch what is done in a `with`, which is of that kind."""
+        self._kind = kind
+        return self
+
+    def __enter__(self) -> None:
+        self.begin(self._kind)
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def _bound(self) -> float:
         """Return how many seconds the operation may take that is watched now."""
@@ -102,7 +104,10 @@ class _Pauses:
 
 def watching(dog: Watchdog | None, kind: str = "") -> AbstractContextManager[None]:
     """Watch what is done in a `with`, where there is a watchdog."""
-    return nullcontext() if dog is None else dog.watching(kind)
+    return _NOBODY if dog is None else dog.watching(kind)
+
+
+_NOBODY: Final = nullcontext()
 
 
 @contextmanager

@@ -36,30 +36,47 @@ class _Segment(NamedTuple):
 def read(state: State, start: int, length: int) -> bytes:
     """Return `length` guest bytes from `start` on; what is mapped nowhere reads as zeroes."""
     bits = state.header.cluster_bits
-    within = start & (1 << bits) - 1
-    if within + length <= 1 << bits:
-        return _read_in_cluster(state, start >> bits, within, length)
+    if (start & (1 << bits) - 1) + length <= 1 << bits:
+        return _read_in_cluster(state, state.tables.entry(start >> bits), start, length)
     return b"".join(pieces(state, start, length))
 
 
 def pieces(state: State, start: int, length: int) -> Iterator[bytes]:
-    """Yield what `read` returns piece by piece: what lies together in the file comes in one."""
-    for begin, offset, size in _extents(state, start, length):
-        yield state.host.read(offset, size, "data") if offset else _read_elsewhere(state, begin, size)
+    """Yield what `read` returns piece by piece: what lies together in the file comes in one.
+
+    Of entries that go on where the one before ended, the first and the last are looked at: the rest is between them.
+    """
+    bits, end, tables = state.header.cluster_bits, start + length, state.tables
+    size, first = 1 << bits, start >> bits
+    entries = tables.entries(first, (end - 1 >> bits) + 1)
+    starts = _piece_starts(entries, size)
+    for begin, stop in zip(starts, [*starts[1:], len(entries)], strict=True):
+        low, high = max(start, (first + begin) << bits), min(end, (first + stop) << bits)
+        entry = entries[begin]
+        if not entry and not tables.in_parts:
+            yield state.read_backing(low, high - low)
+        elif stop - begin > 1 and (offset := _plain_offset(state, entry)):
+            tables.require_entry(entries[stop - 1])
+            yield state.host.read(offset + (low & size - 1), high - low, "data")
+        else:
+            for each in entries[begin:stop]:
+                step = min(high, (low | size - 1) + 1) - low
+                yield _read_in_cluster(state, each, low, step)
+                low += step
 
 
-def _read_in_cluster(state: State, cluster: int, within: int, length: int) -> bytes:
-    entry = state.tables.entry(cluster)
+def _read_in_cluster(state: State, entry: int, start: int, length: int) -> bytes:
+    """Return guest bytes that lie in one cluster, which `entry` maps."""
+    tables = state.tables
+    within = start & (1 << tables.cluster_bits) - 1
+    if entry & COMPRESSED:
+        return tables.inflated(entry)[within : within + length]
     offset = _plain_offset(state, entry)
     if offset:
         return state.host.read(offset + within, length, "data")
-    if entry & COMPRESSED:
-        return state.tables.inflated(entry)[within : within + length]
-    if state.tables.in_parts:
-        return _read_parts(state, cluster, within, length)
-    return (
-        bytes(length) if entry & ZERO else state.read_backing((cluster << state.header.cluster_bits) + within, length)
-    )
+    if tables.in_parts:
+        return _read_parts(state, start >> tables.cluster_bits, within, length)
+    return bytes(length) if entry & ZERO else state.read_backing(start, length)
 
 
 def _plain_offset(state: State, entry: int) -> int:
@@ -67,20 +84,6 @@ def _plain_offset(state: State, entry: int) -> int:
     tables = state.tables
     offset = tables.data_offset(entry)
     return 0 if tables.in_parts else offset
-
-
-def _read_elsewhere(state: State, start: int, length: int) -> bytes:
-    """Return guest bytes that are not in the file as they are."""
-    bits, end = state.header.cluster_bits, start + length
-    if not any(state.tables.entries(start >> bits, (end - 1 >> bits) + 1)):  # nothing was ever written there
-        return state.read_backing(start, length)
-    pieces: list[bytes] = []
-    while start < end:
-        within = start & (1 << bits) - 1
-        step = min(end - start, (1 << bits) - within)
-        pieces.append(_read_in_cluster(state, start >> bits, within, step))
-        start += step
-    return b"".join(pieces)
 
 
 def _read_parts(state: State, cluster: int, within: int, length: int) -> bytes:
@@ -100,23 +103,6 @@ def _read_parts(state: State, cluster: int, within: int, length: int) -> bytes:
             pieces.append(state.read_backing(base + within, step))
         within += step
     return b"".join(pieces)
-
-
-def _extents(state: State, start: int, length: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (guest byte, offset in the file or 0, bytes): what lies together in the file comes in one piece.
-
-    Of entries that go on where the one before ended, the first and the last are looked at: the rest is between them.
-    """
-    bits, end = state.header.cluster_bits, start + length
-    size, first = 1 << bits, start >> bits
-    entries = state.tables.entries(first, (end - 1 >> bits) + 1)
-    starts = _piece_starts(entries, size)
-    for begin, stop in zip(starts, [*starts[1:], len(entries)], strict=True):
-        low, high = max(start, (first + begin) << bits), min(end, (first + stop) << bits)
-        offset = _plain_offset(state, entries[begin]) if entries[begin] else 0
-        if offset and stop - begin > 1:
-            state.tables.require_entry(entries[stop - 1])
-        yield low, offset + (low & size - 1) if offset else 0, high - low
 
 
 def _piece_starts(entries: Words, size: int) -> list[int]:
@@ -202,8 +188,8 @@ def _merged_cluster(state: State, segment: _Segment, slot: int, view: memoryview
     new = view[low - segment.start : high - segment.start]
     if high - low == size:
         return bytes(new)
-    head = _read_in_cluster(state, cluster, 0, low - base) if low > base else b""
-    tail = _read_in_cluster(state, cluster, high - base, base + size - high) if high < base + size else b""
+    head = read(state, base, low - base) if low > base else b""
+    tail = read(state, high, base + size - high) if high < base + size else b""
     return b"".join((head, new, tail))
 
 

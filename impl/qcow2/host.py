@@ -135,7 +135,8 @@ class Host:
 
     def die(self, cause: BlockError) -> None:
         """Refuse everything from now on."""
-        self._dead = self._dead or cause
+        # Not the error itself: with its traceback it would keep all that was under way.
+        self._dead = self._dead or BlockError(cause.errno, str(cause))
 
     # --- bytes ------------------------------------------------------------------------------------
     def read(self, offset: int, length: int, region: str) -> bytes:

@@ -1,8 +1,9 @@
 """One open image: its header, tables, refcounts and snapshots, and how they change together."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import ClassVar, Final, NamedTuple
+from weakref import ref
 
 from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.impl.qcow2.backing import Backing
@@ -101,8 +102,8 @@ class State:
     parts: ClassVar[Parts] = Parts()
 
     __slots__ = (
-        "_copied_stale", "_packed_end", "_raw_header", "backing", "backing_bytes", "bitmaps", "header", "host",
-        "refcounts", "snapshot_table", "tables",
+        "__weakref__", "_copied_stale", "_packed_end", "_raw_header", "backing", "backing_bytes", "bitmaps", "header",
+        "host", "refcounts", "snapshot_table", "tables",
     )  # fmt: skip
 
     def __init__(
@@ -119,7 +120,7 @@ class State:
         self.backing_bytes = backing.size_bytes if backing is not None else 0
         self.bitmaps = read_bitmaps(file, self.header, front.extensions)
         self.snapshot_table = read_snapshots(file, self.header)
-        self.refcounts = self.parts.refcounts(self.host, self.header, self._publish_refcount_table)
+        self.refcounts = self.parts.refcounts(self.host, self.header, _publisher(self))
         self.tables = self.parts.tables(self.host, self.header, self.refcounts)
         self._copied_stale = False
         self._packed_end = 0  # where compressed data may be appended, 0 where nowhere
@@ -134,7 +135,7 @@ class State:
         twin.host, twin.header, twin._raw_header = self.host.clone(), self.header, self._raw_header
         twin.backing, twin.backing_bytes, twin.bitmaps = self.backing, self.backing_bytes, self.bitmaps
         twin.snapshot_table = self.snapshot_table
-        twin.refcounts = self.refcounts.clone(twin.host, twin._publish_refcount_table)
+        twin.refcounts = self.refcounts.clone(twin.host, _publisher(twin))
         twin.tables = self.tables.clone(twin.host, twin.refcounts)
         twin._copied_stale, twin._packed_end = self._copied_stale, self._packed_end
         return twin
@@ -150,7 +151,8 @@ class State:
             self.snapshot_table = snapshots
         self._pin()
 
-    def _publish_refcount_table(self, place: RefcountTable) -> None:
+    def publish_refcount_table(self, place: RefcountTable) -> None:
+        """Make the header point to another refcount table, durably or not at all."""
         new = self.header._replace(refcount_table_offset=place.offset, refcount_table_clusters=place.clusters)
         self.publish(new, REFCOUNT_FIELDS)
 
@@ -310,3 +312,15 @@ class State:
         l1 = self.tables.l1
         larger = min(max(entries, len(l1) * 3 // 2), L1_ENTRIES_MAX)
         self.move_l1(padded(l1, larger), size=self.header.size)
+
+
+def _publisher(state: State) -> Callable[[RefcountTable], None]:
+    """Return what the refcounts of `state` publish their table with. It is no cycle: memory is free when that is."""
+    weak = ref(state)
+
+    def publish(place: RefcountTable) -> None:
+        owner = weak()
+        assert owner is not None, "its refcounts are used by an open image alone"
+        owner.publish_refcount_table(place)
+
+    return publish

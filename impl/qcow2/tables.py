@@ -128,8 +128,7 @@ class Tables:
 
     def inflated(self, entry: int) -> bytes:
         """Return the cluster of a compressed L2 entry."""
-        self.require_entry(entry)
-        offset, length = compressed.extent(entry, self.cluster_bits)
+        offset, length = self._packed(entry)
         raw = self._host.read(offset, length, "data")
         return compressed.inflated(raw, self._compression, cluster_bytes=1 << self.cluster_bits)
 
@@ -142,16 +141,20 @@ class Tables:
     def require_entry(self, entry: int) -> None:
         """Raise EIO for an L2 entry that points where no data can be."""
         if entry & COMPRESSED:
-            last = compressed.clusters(entry, self.cluster_bits)[-1]
-            if last >= self._refcounts.limit:
-                offset = compressed.extent(entry, self.cluster_bits).offset
-                raise BlockError(
-                    Errno.EIO, f"L2 entry: compressed data at {offset:#x} is out of reach; the image is corrupt"
-                )
+            self._packed(entry)
             return
         if entry & ZERO & self._bad_bits:
             raise BlockError(Errno.EIO, f"L2 entry: {entry:#x} has bit 0, which nothing stands for in this image")
         self._require_cluster(entry & OFFSET_MASK, "L2 entry", "data")
+
+    def _packed(self, entry: int) -> compressed.Extent:
+        """Return where the data of a compressed L2 entry is; EIO when no data can be there."""
+        place = compressed.extent(entry, self.cluster_bits)
+        if (place.offset + place.length - 1) >> self.cluster_bits >= self._refcounts.limit:
+            raise BlockError(
+                Errno.EIO, f"L2 entry: compressed data at {place.offset:#x} is out of reach; the image is corrupt"
+            )
+        return place
 
     def _require_cluster(self, offset: int, kind: str, target: str) -> None:
         if offset & ((1 << self.cluster_bits) - 1) or offset >> self.cluster_bits >= self._refcounts.limit:

@@ -29,6 +29,7 @@ from snapcheck.model.power_cut import Cut
 from snapcheck.model.setup import Setup
 from snapcheck.model.snapshot import as_listed
 from snapcheck.stateful_tests.compare import Judge
+from snapcheck.stateful_tests.digest import Digest
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left
 from snapcheck.stateful_tests.power_cuts.seeing import new_judge, observation
 from snapcheck.stateful_tests.session import Checkpoint, Session
@@ -127,7 +128,7 @@ def used(left: Remnant, *, dog: Watchdog | None = None) -> Iterator[Found | None
     setup, abilities = Setup((spec,), left.target.usual_semantics), left.target.abilities
     checks = {left.name: left.observed.check} if left.observed.check is not None else {}
     judge = Judge.taking_over(setup, abilities, world, checks)
-    start = Checkpoint(History(setup, [], abilities), (left.disk.clone(),), judge)
+    start = Checkpoint(History(setup, [], abilities), (left.disk.clone(),), judge, Digest())
     try:
         session = Session(left.target, start, dog=dog)
     except (StartError, UnsupportedSetupError) as failure:

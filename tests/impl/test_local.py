@@ -11,6 +11,7 @@ from snapcheck.impl.checked import StartError
 from snapcheck.impl.driver import CreateOptions, Driver, UnsupportedSetupError
 from snapcheck.impl.local import LocalSystem
 from snapcheck.impl.observe import selectors_by_pair, selectors_by_text
+from snapcheck.impl.perform import ClassicOperations, ModernOperations, Performer
 from snapcheck.impl.qcow2.driver import Qcow2Driver
 from snapcheck.impl.qcow2.driver import open_driver as open_qcow2
 from snapcheck.impl.qcow2.image import Image
@@ -456,9 +457,9 @@ def test_faults_are_injected_from_outside(bench: MakeBench) -> None:
     one.system.disarm()
 
 
-def test_every_operation_of_the_alphabet_is_performed(bench: MakeBench) -> None:
-    one = bench(Kind.DRIVER)
-    assert set(one.system._performer._table) == set(OPERATIONS)
+@pytest.mark.parametrize("group", [ClassicOperations, ModernOperations])
+def test_every_operation_of_the_alphabet_is_performed(group: type[ClassicOperations | ModernOperations]) -> None:
+    assert {*Performer.TABLE, *group.TABLE} == set(OPERATIONS)
 
 
 def test_the_driver_under_test_is_closed_with_the_system() -> None:

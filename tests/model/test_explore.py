@@ -3,7 +3,6 @@
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import permutations
 from itertools import product as every
 
@@ -18,8 +17,9 @@ from snapcheck.model.merged import Merged
 from snapcheck.model.operations import AllDelete, AllGoto, Create, Goto
 from snapcheck.model.product import Ended, Product
 from snapcheck.model.properties import Broken
+from snapcheck.model.replies import Blow, Replies
 from snapcheck.model.scope import Act, Scope, ScopeError
-from snapcheck.model.semantics import Blow, Replies, create
+from snapcheck.model.semantics import create
 from snapcheck.model.setup import Semantics
 from snapcheck.model.space import Move, Space, State, Transition
 from snapcheck.model.step import step
@@ -256,8 +256,8 @@ def _takes_the_shared_id(device: Device, _node: str, ask: Ask, blow: Blow | None
     image = None if not reply.states else reply.states[0].state.image
     if not ask.sn.id_str or image is None:
         return (reply, *others)
-    last = replace(image.snapshots[-1], info=ask.sn)
-    state = replace(reply.states[0].state, image=replace(image, snapshots=(*image.snapshots[:-1], last)))
+    last = image.snapshots[-1]._replace(info=ask.sn)
+    state = reply.states[0].state._replace(image=image._replace(snapshots=(*image.snapshots[:-1], last)))
     return (reply._replace(states=(Allowed(state),)), *others)
 
 

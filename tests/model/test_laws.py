@@ -69,7 +69,7 @@ def snapshot(name: str = "s", snapshot_id: str = "1", tag: int = 1, vm_state_siz
 
 def device(name: str = "d0", *snapshots: Snapshot, tag: int = 1, **fields: object) -> Device:
     image = Image(8, Content(bytes([tag]) * 8), b"", snapshots)
-    return replace(Device(DeviceSpec(name, sectors=8), image), **fields)  # type: ignore[arg-type]  # fields of Device
+    return Device(DeviceSpec(name, sectors=8), image)._replace(**fields)  # type: ignore[arg-type]  # fields of Device
 
 
 def world(*devices: Device, semantics: Semantics = Semantics.CLASSIC) -> World:
@@ -78,12 +78,12 @@ def world(*devices: Device, semantics: Semantics = Semantics.CLASSIC) -> World:
 
 def with_snapshots(state: Device, *snapshots: Snapshot) -> Device:
     assert state.image is not None
-    return replace(state, image=replace(state.image, snapshots=snapshots))
+    return state._replace(image=state.image._replace(snapshots=snapshots))
 
 
 def with_tag(state: Device, tag: int) -> Device:
     assert state.image is not None
-    return replace(state, image=replace(state.image, content=Content(bytes([tag]) * 8)))
+    return state._replace(image=state.image._replace(content=Content(bytes([tag]) * 8)))
 
 
 def view(state: Device) -> View:
@@ -344,7 +344,7 @@ def test_list_exact_is_broken_by_what_the_list_operation_returns() -> None:
 def test_content_exact_holds_for_any_of_the_tags_that_a_sector_may_have() -> None:
     state = device()
     assert state.image is not None
-    unsure = replace(state, image=replace(state.image, content=Content(b"\1" * 8, ((3, b"\0\2"),))))
+    unsure = state._replace(image=state.image._replace(content=Content(b"\1" * 8, ((3, b"\0\2"),))))
     seen = replace(view(state), content=b"\1\1\1\2\1\1\1\1")
     answers = judged(Law.CONTENT_EXACT, world(unsure), List("d0"), seen=[Observation("d0", Level.LIGHT, seen)])
     assert held(answers)
@@ -1102,6 +1102,6 @@ def test_laws_bind_on_the_other_devices_when_one_is_damaged() -> None:
 
 
 def test_a_plain_device_may_refuse_to_list() -> None:
-    plain = replace(device(), spec=DeviceSpec("d0", Kind.PLAIN, 8))
+    plain = device()._replace(spec=DeviceSpec("d0", Kind.PLAIN, 8))
     seen = Observation("d0", Level.LIGHT, View(None, 8, b"\1" * 8, ("list: ENOTSUP",)))
     assert held(judged(Law.LIST_EXACT, world(plain), Write("d0", 0, 1, 1), seen=[seen]))

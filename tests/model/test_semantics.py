@@ -245,8 +245,8 @@ def test_duplicate_and_empty_names_are_created_and_long_ones_are_cut() -> None:
 def test_a_full_table_refuses_another_snapshot_before_an_id_is_chosen() -> None:
     world = given(*prepared(("1", "a")))
     device = world.devices["d0"]
-    full = replace(image(world), snapshots=image(world).snapshots * 65536)
-    expected = answer(World({"d0": replace(device, image=full)}), Create("d0", "x"))
+    full = image(world)._replace(snapshots=image(world).snapshots * 65536)
+    expected = answer(World({"d0": device._replace(image=full)}), Create("d0", "x"))
     assert (expected.errnos, expected.sn) == (frozenset({Errno.EFBIG}), (SnapshotInfo("", "x"),))
 
 
@@ -389,7 +389,7 @@ def test_load_tmp_does_not_fall_back_but_works_on_the_child(kind: Kind) -> None:
 def test_load_tmp_shows_a_snapshot_until_the_device_is_closed_and_changes_nothing() -> None:
     world = given(*A_AND_B, read_only=True)
     seen = after(world, LoadTmp("d0", "1", None), LoadTmp("d0", None, "b"))
-    assert replace(image(seen), view=None) == image(world)
+    assert image(seen)._replace(view=None) == image(world)
     assert image(seen).view is image(world).snapshots[1]
     assert image(after(seen, Reopen("d0"))).view is None
     assert image(after(seen, SetReadOnly("d0", read_only=False))).view is None

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from snapcheck.model import semantics
+from snapcheck.model import guest, semantics
 from snapcheck.model.device import Content, Device, Snapshot
 from snapcheck.model.law_names import Law
 from snapcheck.model.operations import (
@@ -135,12 +135,12 @@ def test_a_changed_rule_changes_the_tables(monkeypatch: pytest.MonkeyPatch) -> N
 def _writes_into_snapshots(device: Device, content: Content) -> Device:
     """Let a guest's write change the device's snapshots as well: a rule that is wrong."""
     assert device.image is not None
-    stamped = tuple(replace(each, content=content) for each in device.image.snapshots)
-    return replace(device, image=replace(device.image, content=content, snapshots=stamped))
+    stamped = tuple(each._replace(content=content) for each in device.image.snapshots)
+    return device._replace(image=device.image._replace(content=content, snapshots=stamped))
 
 
 def test_a_rule_that_changes_a_snapshot_is_told_by_its_law(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(semantics, "_with_content", _writes_into_snapshots)
+    monkeypatch.setattr(guest, "_with_content", _writes_into_snapshots)
     laws = {broken.law for each in Tables(SMALL).reasons.values() for broken in each}
     assert Law.SNAPSHOT_IMMUTABLE in laws
 

@@ -1,18 +1,23 @@
 """One history: faults are taken away after their step, devices are looked at as closely as they deserve."""
 
+import gc
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from snapcheck.impl.blockfile import BlockError
+from snapcheck.fault_injection.disk import FaultyFile
+from snapcheck.impl.blockfile import BlockError, MemoryFile
+from snapcheck.impl.device import Device
 from snapcheck.impl.driver import Out
 from snapcheck.impl.qcow2.driver import Qcow2Driver
+from snapcheck.impl.qcow2.state import State
 from snapcheck.impl.targets import find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CallFault, Fails, IoFault
 from snapcheck.model.history import Care, Level, Purpose
 from snapcheck.model.law_names import Severity
-from snapcheck.model.operations import AllCreate, AllDelete, AllFind, Create, Write
-from snapcheck.model.setup import DeviceSpec, PreparedSnapshot, Setup
+from snapcheck.model.operations import AllCreate, AllDelete, AllFind, Create, Goto, Write
+from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Setup
 from snapcheck.model.snapshot import SnapshotInfo
 from snapcheck.stateful_tests.compare import judge_history
 from snapcheck.stateful_tests.seeded_bugs.planting import in_engine
@@ -140,3 +145,30 @@ def test_a_step_that_was_left_half_way_ends_the_history(monkeypatch: pytest.Monk
         assert session.over
         assert session.finish() == []
         assert len(session.history.steps) == 1
+
+
+# --- memory ---------------------------------------------------------------------------------------
+def alive() -> Counter[type[object]]:
+    """Return how many of what a history is made of are in memory, free to be collected or not."""
+    return Counter(
+        type(each) for each in gc.get_objects() if isinstance(each, Device | FaultyFile | MemoryFile | State)
+    )
+
+
+def test_a_history_that_has_ended_is_free_at_once_and_not_when_somebody_looks_for_cycles() -> None:
+    setup = Setup((*THREE.devices, DeviceSpec("d3", Kind.RAW_OVER, sectors=16)))
+    undone = IoFault("d0", "any", Fails(Errno.ENOMEDIUM), times=0)  # the image is dead then
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        with Session(QCOW2, setup, care=Care.CLOSE) as session:
+            session.step(AllCreate("s"))
+            session.step(AllDelete("s"), (undone,))
+            session.follow_up()
+            session.step(Goto("d3", "s"))
+            assert alive() != before
+        del session
+        assert alive() == before
+    finally:
+        gc.enable()

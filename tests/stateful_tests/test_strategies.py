@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -82,9 +81,9 @@ def toy_step(world: World, operation: Operation) -> World:  # noqa: PLR0911  # o
         case Delete(device=node, name=str(name)):
             return without(world, [node.partition("/")[0]], name)
         case SetReadOnly(device=node, read_only=read_only):
-            return changed(world, replace(world.devices[node], read_only=read_only))
+            return changed(world, world.devices[node]._replace(read_only=read_only))
         case SetMedium(device=node, present=present) if world.devices[node].image is not None:
-            return changed(world, replace(world.devices[node], present=present))
+            return changed(world, world.devices[node]._replace(present=present))
         case _:
             return world
 
@@ -98,7 +97,7 @@ def with_new(world: World, names: Iterator[str] | list[str] | tuple[str, ...], n
         if device.spec.kind in HAS_IMAGE and device.image is not None and len(device.image.snapshots) < 8:
             info = SnapshotInfo(str(len(device.image.snapshots) + 1), name)
             snapshots = (*device.image.snapshots, Snapshot(info, device.image.sectors, device.image.content))
-            world = changed(world, replace(device, image=replace(device.image, snapshots=snapshots)))
+            world = changed(world, device._replace(image=device.image._replace(snapshots=snapshots)))
     return world
 
 
@@ -106,7 +105,7 @@ def without(world: World, names: list[str] | tuple[str, ...], name: str) -> Worl
     for device in [world.devices[each] for each in names]:
         if device.image is not None:
             snapshots = tuple(snapshot for snapshot in device.image.snapshots if snapshot.info.name != name)
-            world = changed(world, replace(device, image=replace(device.image, snapshots=snapshots)))
+            world = changed(world, device._replace(image=device.image._replace(snapshots=snapshots)))
     return world
 
 
@@ -356,7 +355,7 @@ def test_errors_are_far_more_frequent_than_damage_and_some_steps_meet_two_faults
 def test_a_device_that_is_damaged_already_is_the_one_to_be_damaged_again() -> None:
     chooser = RandomChooser(Random(5))  # noqa: S311  # chance for a test, no secret
     world = world_of(Setup(tuple(DeviceSpec(f"d{number}") for number in range(3))))
-    world = changed(world, replace(world.devices["d1"], damaged=True))
+    world = changed(world, world.devices["d1"]._replace(damaged=True))
     armed = [fault for _ in range(3000) for fault in draw_faults(chooser, world, AllCreate("a"))]
     assert {fault.device for fault in armed if family(fault) is Family.DAMAGE} == {"d1"}
     assert {fault.device for fault in armed if family(fault) is Family.ERROR} == {"d0", "d1", "d2"}
