@@ -4,7 +4,8 @@ Two things matter here. *Speed*: each primitive draw costs about 15 microseconds
 each from a strategy that was made once. *The same histories everywhere*: Hypothesis mixes constants that it collects
 from the local modules that happen to be imported into its draws (hypothesis/internal/constants_ast.py), so that one
 seed would give other histories in another process. It collects integers of magnitude 100 and more only; the sole
-primitive used here is an integer from 0 to 99 at most, which is drawn the same everywhere.
+primitive used here is an integer from 0 to 99 at most, which is drawn the same everywhere. (What the state machine
+draws by itself is larger: phase `stateful` keeps these constants out.)
 
 With `steps` a state machine draws by looking at itself:
 

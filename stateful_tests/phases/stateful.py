@@ -5,10 +5,14 @@ seed gives the same histories however many there are. A broken law does not end 
 """
 
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import ClassVar, Final
 
 from hypothesis import Phase, seed, settings
 from hypothesis.errors import Flaky
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 from hypothesis.stateful import run_state_machine_as_test
 from snapcheck.impl.targets import find_target
 from snapcheck.model.facts import Evidence
@@ -107,10 +111,28 @@ def _machine(unit: Unit, gatherer: Gatherer, dog: Watchdog, care: Care) -> type[
 def run_batch(machine: type[_Recording], seed_text: str) -> None:
     """Let Hypothesis run histories until `machine` ends the batch; `Flaky` when the driver repeats nothing."""
     seed(seed_text)(machine)
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=2 * BATCH, stateful_step_count=STEPS_MAX, phases=(Phase.generate,), database=None,
-            deadline=None, suppress_health_check=NO_HEALTH_CHECKS,
-        ),
-    )  # fmt: skip
+    with _without_constants_of_modules():
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=2 * BATCH, stateful_step_count=STEPS_MAX, phases=(Phase.generate,), database=None,
+                deadline=None, suppress_health_check=NO_HEALTH_CHECKS,
+            ),
+        )  # fmt: skip
+
+
+@contextmanager
+def _without_constants_of_modules() -> Generator[None]:
+    """Keep constants that Hypothesis collects from the modules that happen to be imported out of its own draws.
+
+    Which rules of a machine are on is drawn with an integer up to 254, at times one of these constants. Another
+    process has imported others, and the same seed would give other histories. There is no setting for it.
+    """
+    collect = providers._get_local_constants  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    providers.CONSTANTS_CACHE.cache.clear()
+    providers._get_local_constants = Constants  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    try:
+        yield
+    finally:
+        providers._get_local_constants = collect  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        providers.CONSTANTS_CACHE.cache.clear()

@@ -139,8 +139,8 @@ def test_the_phases_share_the_histories_and_together_they_are_exact() -> None:
 # --- what is reached ------------------------------------------------------------------------------
 @pytest.mark.parametrize("semantics", list(Semantics))
 def test_a_third_of_the_group_operations_meet_a_fault_on_two_or_more_devices(semantics: Semantics) -> None:
-    counts = answer_to(unit(histories=100, semantics=semantics)).counts
-    assert counts[GROUP_OPERATIONS] > 500
+    counts = answer_to(unit(histories=250, semantics=semantics)).counts
+    assert counts[GROUP_OPERATIONS] > 1000
     assert counts[GROUP_OPERATIONS_STRUCK] * 3 >= counts[GROUP_OPERATIONS]
     assert counts[GROUP_OPERATIONS_ON_NOBODY] > 0
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 from hypothesis.errors import FlakyStrategyDefinition
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 from snapcheck.impl.targets import find_target
 from snapcheck.model.setup import Semantics
 from snapcheck.stateful_tests.phases import stateful
@@ -46,3 +48,18 @@ def test_a_run_says_of_a_driver_that_it_did_something_else_the_second_time() -> 
     options = RunOptions(phases=(stateful.NAME,), histories=3, devices=1)
     (phase,) = run_driver(find_target("qcow2"), options, Silent()).result.phases
     assert phase.scope.endswith("batches that ended as the driver did something else the second time: 1")
+
+
+def test_the_same_seed_gives_the_same_histories_whatever_modules_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = Unit(
+        driver="qcow2", phase=stateful.NAME, semantics=Semantics.CLASSIC, devices=3, seed=5, shard=0, histories=14,
+        seconds=None,
+    )  # fmt: skip
+    # Given what a process draws
+    digests = stateful.run(unit, Control(lambda _tick: None)).digests
+    # When another one has imported modules with constants that Hypothesis would mix into its draws
+    imported = Constants(integers=set(range(100, 250)))
+    monkeypatch.setattr(providers, "_get_local_constants", lambda: imported)
+    providers.CONSTANTS_CACHE.cache.clear()
+    # Then it draws the same
+    assert stateful.run(unit, Control(lambda _tick: None)).digests == digests
