@@ -24,10 +24,11 @@ from snapcheck.impl.adapters.qemu.process import MACHINE, find_program
 from snapcheck.impl.qcow2.prepare import prepared_image
 from snapcheck.impl.targets import find_target
 from snapcheck.model.faults import Fails, IoFault
+from snapcheck.model.history import Care
 from snapcheck.model.operations import DelVm, LoadVm, Operation, SaveVm
 from snapcheck.model.setup import DeviceSpec, Semantics, Setup
 from snapcheck.stateful_tests.gather import rare_collections
-from snapcheck.stateful_tests.session import Care, Session
+from snapcheck.stateful_tests.session import Session
 
 SETUP = Setup(tuple(DeviceSpec(f"d{at}", sectors=16, tag=9) for at in range(3)), Semantics.MODERN)
 ROUND: tuple[Operation, ...] = (SaveVm("a"), LoadVm("a"), DelVm("a"))

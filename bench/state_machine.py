@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from snapcheck.impl.targets import find_target
 from snapcheck.model.faults import Fault
-from snapcheck.model.history import Purpose
+from snapcheck.model.history import Care, Purpose
 from snapcheck.model.operations import Operation
 from snapcheck.model.setup import Semantics, Setup
 from snapcheck.model.step import start
 from snapcheck.stateful_tests.machine import SnapshotMachine
-from snapcheck.stateful_tests.session import Care, Session
+from snapcheck.stateful_tests.session import Session
 from snapcheck.stateful_tests.strategies import Situation, drawn_setups, steps
 from snapcheck.stateful_tests.watchdog import Watchdog
 

@@ -13,11 +13,12 @@ from statistics import median
 from types import ModuleType
 
 from snapcheck.impl.local import LocalSystem
+from snapcheck.model.history import Care
 from snapcheck.model.setup import Semantics
 from snapcheck.stateful_tests.compare import Judge
 from snapcheck.stateful_tests.gather import Gatherer
 from snapcheck.stateful_tests.phases import stateful, walk
-from snapcheck.stateful_tests.session import Care, Session
+from snapcheck.stateful_tests.session import Session
 from snapcheck.stateful_tests.units import Answer, Profile, Unit
 from snapcheck.stateful_tests.work import Control
 

@@ -175,7 +175,7 @@ def replay(
 ) -> int:
     """Run a recorded history again.
 
-    It says FIXED, STILL FAILS or CANNOT RUN.
+    It says FIXED, STILL FAILS, CANNOT RUN or CAN NOT TELL.
     """
     from snapcheck.cli.replay import replay_command
 

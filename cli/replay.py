@@ -19,8 +19,10 @@ from snapcheck.stateful_tests.replay import replay as run_again
 IDS_MAX: Final = 8
 DISKS: Final = "disks"  # in the report's folder: what power cuts leave, by the name of the history
 # The exit status for each, the one that decides first.
-STATUS: Final = {ReplayState.STILL_FAILS: 1, ReplayState.CANNOT_RUN: UNKNOWN, ReplayState.FIXED: 0}
-COLOURS: Final = {ReplayState.FIXED: "green", ReplayState.STILL_FAILS: "red", ReplayState.CANNOT_RUN: "yellow"}
+STATUS: Final = {
+    ReplayState.STILL_FAILS: 1, ReplayState.CANNOT_RUN: UNKNOWN, ReplayState.CANNOT_TELL: UNKNOWN, ReplayState.FIXED: 0,
+}  # fmt: skip
+COLOURS: Final = {ReplayState.FIXED: "green", ReplayState.STILL_FAILS: "red"}  # yellow: nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Case:
     history: History
     law: Law | None = None
     device: str = ""
+    reproduced: bool = True
 
     @property
     def title(self) -> str:
@@ -47,7 +50,7 @@ def replay_command(what: str, *, driver: str | None, out: Path) -> int:
 
 def _replay(case: Case, driver: str, out: Path) -> ReplayState:
     target = target_of(driver)
-    replayed = run_again(target, case.history, law=case.law)
+    replayed = run_again(target, case.history, law=case.law, reproduced=case.reproduced)
     tell_replayed(replayed, case.title)
     cut = replayed.history.cut
     if replayed.state is ReplayState.STILL_FAILS and cut is not None:
@@ -58,7 +61,7 @@ def _replay(case: Case, driver: str, out: Path) -> ReplayState:
 
 def tell_replayed(replayed: Replayed, title: str) -> None:
     """Say what came of a replay."""
-    say(f"{replayed.state.value}  {title}", colour=COLOURS[replayed.state], bold=True)
+    say(f"{replayed.state.value}  {title}", colour=COLOURS.get(replayed.state, "yellow"), bold=True)
     for line in replayed.text.splitlines():
         say(f"  {line}")
 
@@ -79,8 +82,8 @@ def _is_file(what: str) -> bool:
 def _from_file(path: Path) -> Iterator[Case]:
     """Yield the history of a reproducer; of a history.jsonl those that show a violation, or else all."""
     if path.suffix == ".py":
-        driver, history = reproducer.read(path)
-        yield Case(path.stem, driver, history)
+        read = reproducer.read(path)
+        yield Case(path.stem, read.driver, read.history, reproduced=read.reproduced)
         return
     file = jsonl.read(path)
     if not file.records:
@@ -103,4 +106,4 @@ def _from_report(identity: str, out: Path) -> Iterator[Case]:
 
 
 def _case(file: HistoryFile, record: Recorded) -> Case:
-    return Case(record.id, file.header.driver, record.history, record.law, record.device)
+    return Case(record.id, file.header.driver, record.history, record.law, record.device, record.reproduced)

@@ -10,6 +10,7 @@ from snapcheck.cli.errors import CallError
 from snapcheck.cli.replay import IDS_MAX, STATUS, tell_replayed
 from snapcheck.cli.say import say
 from snapcheck.cli.targets import target_of
+from snapcheck.model.facts import Evidence
 from snapcheck.model.history import History
 from snapcheck.reports import folder as report_folder
 from snapcheck.reports import jsonl
@@ -31,13 +32,29 @@ def shrink_command(identity: str, *, out: Path, seconds: float) -> int:
     result, sample = _read(out)
     violation, history = _found(result, identity, out)
     target = target_of(result.driver)
-    replayed = replay(target, history, law=violation.law)
+    replayed = replay(target, history, law=violation.law, reproduced=violation.reproduced)
     tell_replayed(replayed, f"{identity}  {violation.law.value}")
     if replayed.state is ReplayState.STILL_FAILS:
-        smaller = described(violation, shrink(target, replayed.history, replayed.evidence, seconds=seconds))
-        _rewrite(out, result, smaller, sample)
-        _tell(violation, smaller, out)
-    return STATUS[replayed.state]
+        shrunk = shrink(target, replayed.history, replayed.evidence, seconds=seconds)
+    elif replayed.state is ReplayState.CANNOT_TELL:
+        say("  looking for it nearby")
+        shrunk = shrink(target, history, (_evidence_of(violation),), seconds=seconds)
+    else:
+        return STATUS[replayed.state]
+    if not shrunk.reproduced:
+        say("  it is not there either")
+        return STATUS[replayed.state]
+    smaller = described(violation, shrunk)
+    _rewrite(out, result, smaller, sample)
+    _tell(violation, smaller, out)
+    return STATUS[ReplayState.STILL_FAILS]
+
+
+def _evidence_of(violation: ViolationReport) -> Evidence:
+    """Return what is to be looked for, as it was found."""
+    return Evidence(
+        violation.law, violation.severity, violation.device, violation.summary, violation.expected, violation.actual
+    )
 
 
 def _read(out: Path) -> tuple[RunResult, list[History]]:

@@ -13,7 +13,15 @@ from snapcheck.model.law_names import Severity
 from snapcheck.model.scope import counted
 from snapcheck.reports import culprit
 from snapcheck.reports.folder import PAGE
-from snapcheck.reports.verdict import Coverage, LawReport, PhaseReport, RunResult, Verdict, ViolationReport
+from snapcheck.reports.verdict import (
+    NOT_REPRODUCED,
+    Coverage,
+    LawReport,
+    PhaseReport,
+    RunResult,
+    Verdict,
+    ViolationReport,
+)
 from snapcheck.reports.words import cut_words
 from snapcheck.stateful_tests import exploring
 from snapcheck.stateful_tests.phases import tour
@@ -191,6 +199,7 @@ def _violation_lines(violation: ViolationReport, folder: Path, width: int) -> It
     steps = f"{violation.operations} operation{'' if violation.operations == 1 else 's'}"
     faults = f"{violation.faults} fault{'' if violation.faults == 1 else 's'}"
     longer = "" if violation.shrunk else "; --shrink makes it shorter"
+    longer = longer if violation.reproduced else f"; {NOT_REPRODUCED}"
     words = f"{_replay_words(violation, folder)}  ({steps}, {faults}{longer})"
     yield from labelled("replay", words, width, indent=2, whole_words=True)
 

@@ -213,8 +213,26 @@ class Step:
     @property
     def met(self) -> tuple[Fault, ...]:
         """The faults that really struck, each once, in the order in which they were armed."""
-        struck = {event.fault for event in self.events if isinstance(event, FaultMet)}
+        struck = self.struck
         return tuple(fault for index, fault in enumerate(self.faults) if index in struck)
+
+    @property
+    def struck(self) -> frozenset[int]:
+        """Which faults really struck, as indices."""
+        return frozenset(event.fault for event in self.events if isinstance(event, FaultMet))
+
+
+class Care(StrEnum):
+    """How closely devices are looked at after each step of a history."""
+
+    LIGHT = "light"  # never more than a light look, and nothing is done after a failure: what a step costs at least
+    ASKED = "asked"  # lightly, and closely where the caller asks; nothing is done after a failure
+    LATE = (
+        "late"  # closely where a fault struck and at the end, and nothing is done after a failure: for long histories
+    )
+    LIVE = "live"  # as LATE, but where a fault struck only if a device can not be read: what is in its memory lives on
+    USUAL = "usual"  # closely after a failure and at the end, lightly otherwise
+    CLOSE = "close"  # closely after every step: says which step did it, and closes devices all the time
 
 
 class After(StrEnum):
@@ -253,13 +271,19 @@ class PowerCut:
 class History:
     """A setup and the steps from it; with the system's abilities this is all that a verdict needs.
 
-    `cut` is there when a power cut ended it.
+    `cut` is there when a power cut ended it. `care` is how closely devices were looked at, where that is known.
     """
 
     setup: Setup
     steps: list[Step] = field(default_factory=list[Step])
     abilities: "Abilities | None" = None
     cut: PowerCut | None = None
+    care: Care | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether it tells what happened, rather than only what to do."""
+        return any(step.events for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from snapcheck.reports.event_lines import EventLine, event_lines
 from snapcheck.reports.files import write_whole
 from snapcheck.reports.matrix import FAULTS, STATES, matrix_of
 from snapcheck.reports.timeline import Timeline
-from snapcheck.reports.verdict import LawReport, RunResult, ViolationReport
+from snapcheck.reports.verdict import NOT_REPRODUCED, LawReport, RunResult, ViolationReport
 
 EVENTS_MAX: Final = 400
 ZERO_TAG: Final = 0
@@ -122,7 +122,7 @@ def render(result: RunResult) -> str:
     return environment.get_template("page.html").render(
         run=result, cases=[case_of(each) for each in result.violations], laws=law_rows(result.laws),
         matrices=[(words, matrix_of(result.coverage, across=part)) for words, part in MATRICES], totals=totals(result),
-        funnel=timeline.funnel_of(result.phases),
+        not_reproduced=NOT_REPRODUCED, funnel=timeline.funnel_of(result.phases),
     )  # fmt: skip
 
 

@@ -45,7 +45,10 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One history and, when it shows a violation, what the pages say about it; `law` is None in a passing sample."""
+    """One history and, when it shows a violation, what the pages say about it; `law` is None in a passing sample.
+
+    `reproduced` is false where no replay has shown that violation yet.
+    """
 
     id: str
     history: History
@@ -55,6 +58,7 @@ class Recorded:
     evidence: tuple[str, ...] = ()
     expected: str = ""
     actual: str = ""
+    reproduced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +92,9 @@ def _records(violations: Sequence[ViolationReport], sample: Sequence[History]) -
     for each in violations:
         if each.history is not None:
             yield Recorded(
-                each.id, each.history, each.law, each.device, each.step, each.evidence, each.expected, each.actual
-            )
+                each.id, each.history, each.law, each.device, each.step, each.evidence, each.expected, each.actual,
+                each.reproduced,
+            )  # fmt: skip
     for number, history in enumerate(sample, 1):
         yield Recorded(f"passed-{number}", history)
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as Xml  # it writes here, and parses nothing
 
 from snapcheck.model.law_names import Severity
 from snapcheck.reports.files import write_whole
-from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict, ViolationReport
+from snapcheck.reports.verdict import NOT_REPRODUCED, LawReport, PhaseReport, RunResult, Verdict, ViolationReport
 
 
 def write(path: Path, result: RunResult) -> None:
@@ -60,7 +60,7 @@ def _text(violation: ViolationReport) -> str:
     title = "known" if violation.known else violation.severity.value
     lines = (
         f"{title}: {violation.summary}", f"expected: {violation.expected}", f"actual:   {violation.actual}",
-        *violation.evidence, violation.replay,
+        *violation.evidence, violation.replay, *(() if violation.reproduced else (NOT_REPRODUCED,)),
     )  # fmt: skip
     return "\n".join(line for line in lines if not line.endswith(": "))
 

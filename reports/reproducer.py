@@ -10,7 +10,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from enum import Enum
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, NamedTuple, cast, get_args
 
 from snapcheck.model import errno, faults, history, operations, power_cut, setup
 from snapcheck.model.history import History, Step
@@ -18,7 +18,7 @@ from snapcheck.reports import codec
 from snapcheck.reports.codec import CodecError
 from snapcheck.reports.files import write_whole
 from snapcheck.reports.jsonl import HistoryError, check_history
-from snapcheck.reports.verdict import RunResult, ViolationReport
+from snapcheck.reports.verdict import NOT_REPRODUCED, RunResult, ViolationReport
 
 WIDTH: Final = 100
 NAMES: Final[Mapping[str, type[Any]]] = {
@@ -27,13 +27,21 @@ NAMES: Final[Mapping[str, type[Any]]] = {
         *operations.OPERATIONS, operations.SnapshotAction, *get_args(faults.Fault), *get_args(faults.Effect),
         setup.Setup, setup.DeviceSpec, setup.PreparedSnapshot, setup.Damage, setup.Kind, setup.Semantics,
         setup.Unfinished,
-        history.History, history.Step, history.Purpose, errno.Errno, history.PowerCut, history.After, power_cut.Cut,
-        power_cut.TornWrite, power_cut.Filling,
+        history.Care, history.History, history.Step, history.Purpose, errno.Errno, history.PowerCut, history.After,
+        power_cut.Cut, power_cut.TornWrite, power_cut.Filling,
     )
 }  # fmt: skip
 
 
 _ENUMS: Final = {name: kind for name, kind in NAMES.items() if issubclass(kind, Enum)}
+
+
+class Reproducer(NamedTuple):
+    """What is in such a file. `reproduced` is false where no replay has shown the violation yet."""
+
+    driver: str
+    history: History
+    reproduced: bool = True
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -49,22 +57,29 @@ def source(result: RunResult, violation: ViolationReport, shown: History) -> str
     """Return the text of a reproducer: it fails while the driver breaks the law, and passes once it is fixed."""
     body = spell(questions(shown), indent=1)
     name = "".join(letter if letter.isalnum() else "_" for letter in violation.law.value)
+    doubt, told = ("", ()) if violation.reproduced else (", reproduced=False", _comment(NOT_REPRODUCED))
     return "\n".join((
         *_comment(violation.law.value, "on", violation.device, "at", violation.operation + ":", violation.summary),
         *_comment(f"Found by snapcheck {result.version}, phase {violation.phase}, seed {result.seed}."),
+        *told,
         "#", f"# Run it: pytest {violation.id}.py", "", *_imports(body), "", "",
         f"def test_{name}_{violation.id}() -> None:",
         f"    history = {body}",
-        f"    assert_holds(driver={result.driver!a}, history=history)", "",
+        f"    assert_holds(driver={result.driver!a}, history=history{doubt})", "",
     ))  # fmt: skip
 
 
 def questions(answered: History) -> History:
-    """Return `answered` without what was answered and seen: the part that a replay needs."""
-    cut = answered.cut
+    """Return `answered` without what was answered and seen: the part that a replay needs.
+
+    Faults that struck nobody are left out, as a replay that meets a fault no more can not tell whether all is well.
+    """
+    cut, care = answered.cut, answered.care
     asked = None if cut is None else replace(cut, then=(), seen=(), log=())
-    steps = [Step(each.operation, each.faults, each.purpose) for each in answered.steps]
-    return History(answered.setup, steps, cut=asked)
+    steps = [
+        Step(each.operation, each.met if answered.answered else each.faults, each.purpose) for each in answered.steps
+    ]
+    return History(answered.setup, steps, cut=asked, care=care if cut is None else None)
 
 
 def _comment(*words: str) -> Iterator[str]:
@@ -114,19 +129,19 @@ def _bracket(opening: str, parts: Sequence[str], closing: str, indent: int) -> s
 
 
 # --- reading --------------------------------------------------------------------------------------
-def read(path: Path) -> tuple[str, History]:
-    """Return driver and history of a reproducer; raise `HistoryError` for anything that is not one."""
+def read(path: Path) -> Reproducer:
+    """Return what is in a reproducer; raise `HistoryError` for anything that is not one."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise HistoryError(f"{path}: {error.strerror or error}") from None
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         raise HistoryError(f"{path}: not Python, so not a reproducer") from None
-    driver, shown = _found(tree, "driver"), _found(tree, "history")
+    driver, shown, reproduced = (_found(tree, name) for name in Reproducer._fields)
     if driver is None or shown is None:
         raise HistoryError(f"{path}: no assert_holds(driver=..., history=...) in it, so not a reproducer")
     try:
-        return _judged(_value(driver), _value(shown))
+        return _judged(_value(driver), _value(shown), True if reproduced is None else _value(reproduced))
     except (CodecError, TypeError, ValueError, RecursionError) as error:
         raise HistoryError(f"{path}: {error}") from None
 
@@ -146,13 +161,13 @@ def _found(tree: ast.Module, name: str) -> ast.expr | None:
     return keyword if assigned is None else assigned
 
 
-def _judged(driver: object, shown: object) -> tuple[str, History]:
-    """Return both once they are known to be of the right types, down to the last field."""
-    if not isinstance(driver, str) or not isinstance(shown, History):
-        raise CodecError("", "assert_holds needs a driver's name and a History")
+def _judged(driver: object, shown: object, reproduced: object) -> Reproducer:
+    """Return them once they are known to be of the right types, down to the last field."""
+    if not isinstance(driver, str) or not isinstance(shown, History) or not isinstance(reproduced, bool):
+        raise CodecError("", "assert_holds needs a driver's name and a History, and perhaps reproduced=False")
     checked = codec.load(History, codec.dump(shown))
     check_history(checked)
-    return driver, checked
+    return Reproducer(driver, checked, reproduced)
 
 
 def _value(node: ast.expr) -> object:

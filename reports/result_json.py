@@ -31,7 +31,7 @@ _COVERAGE: Final = ("cells", "reached", "never", "phases")
 _PHASE_COVERAGE: Final = ("name", "reached", "alone", "never")
 _VIOLATION: Final = (
     "id", "law", "severity", "device", "operation", "summary", "operations", "faults", "phase", "found_after_s",
-    "known", "replay", "cause", "shrunk",
+    "known", "replay", "cause", "shrunk", "reproduced",
 )  # fmt: skip
 _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
     RunResult: _RUN, PhaseReport: _PHASE, LawReport: _LAW, Coverage: _COVERAGE, PhaseCoverage: _PHASE_COVERAGE,

@@ -9,6 +9,7 @@ from snapcheck.model.history import History
 from snapcheck.model.law_names import Law, Severity
 
 SCHEMA: Final = 1
+NOT_REPRODUCED: Final = "not reproduced: no replay of it has shown it so far"
 
 
 class Verdict(StrEnum):
@@ -75,7 +76,8 @@ class ViolationReport:
     """One violation, shrunk: the fields of result.json, and what only the pages show (`evidence`, `history`).
 
     `cause` is the id of the violation that stands for all that most likely have the same cause (causes.py); `shrunk`
-    says whether nothing smaller was found, rather than the time for it having run out.
+    says whether nothing smaller was found, rather than the time for it having run out, and `reproduced` whether a
+    replay of `history` has shown it: what was seen once only may be due to what the driver remembered by then.
     """
 
     id: str
@@ -92,6 +94,7 @@ class ViolationReport:
     replay: str
     cause: str = ""
     shrunk: bool = True
+    reproduced: bool = True
     evidence: tuple[str, ...] = ()
     expected: str = ""  # what the model allows at the step, in words
     actual: str = ""  # what the driver did instead

@@ -4,8 +4,8 @@ A file is a reproducer (reports/reproducer.py): the history spelled as construct
 fails while the driver breaks the law. It is read by its syntax tree, never executed.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,6 +16,7 @@ from snapcheck.reports.files import write_whole
 from snapcheck.reports.verdict import RunResult, ViolationReport
 
 NAME: Final = "corpus"  # of the phase that replays it
+READABLE: Final = 16  # operations; what is longer and might be shorter helps nobody, and takes its time
 _PATTERN: Final = "test_*.py"
 
 
@@ -24,6 +25,14 @@ class Entry(NamedTuple):
 
     path: Path
     history: History
+    reproduced: bool = True
+
+
+class Added(NamedTuple):
+    """How many files a run added, and why others were not, in words."""
+
+    files: int
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +42,42 @@ class Corpus:
     folder: Path
     entries: tuple[Entry, ...] = ()
 
-    def add(self, result: RunResult, violations: Iterable[ViolationReport]) -> int:
-        """Write a file for each violation that needs one, and return how many: errors that nobody has accepted."""
-        added = 0
-        for violation in violations:
-            path = self.folder / f"test_{violation.law.value.replace('-', '_')}_{violation.id}.py"
-            telling = violation.severity is Severity.ERROR and not violation.known
-            if telling and violation.history is not None and not path.exists():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                write_whole(path, (reproducer.source(result, violation, violation.history),))
-                added += 1
-        return added
+    def add(self, result: RunResult) -> Added:
+        """Write a file for what `result` has found and nobody has accepted: the shortest error of each likely cause.
+
+        A replay has to have shown it, in milliseconds; and what a file shows still needs no other.
+        """
+        there = {each.cause for each in result.violations if each.phase == NAME}
+        new = [each for each in result.violations if each.phase != NAME and _is_telling(each)]
+        reproduced = [each for each in new if each.reproduced]
+        short = [each for each in reproduced if each.shrunk or each.operations <= READABLE]
+        of_its_own = [*{each.cause: each for each in reversed(short) if each.cause not in there}.values()]
+        left_out = {
+            "of a likely cause that has a file": len(short) - len(of_its_own),
+            f"longer than {READABLE} operations (replay ID --shrink, then copy its reproducer)": (
+                len(reproduced) - len(short)
+            ),
+            "that no replay has shown": len(new) - len(reproduced),
+        }
+        files = sum(map(partial(self._write, result), of_its_own))
+        return Added(files, tuple(f"{count} {words}" for words, count in left_out.items() if count))
+
+    def _write(self, result: RunResult, violation: ViolationReport) -> bool:
+        """Write a file, and tell whether it is a new one."""
+        path = self.folder / f"test_{violation.law.value.replace('-', '_')}_{violation.id}.py"
+        if violation.history is None or path.exists():
+            return False
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, (reproducer.source(result, violation, violation.history),))
+        return True
 
     def drop(self, entry: Entry) -> None:
         """Remove the file of a failure that is none any more."""
         entry.path.unlink(missing_ok=True)
+
+
+def _is_telling(violation: ViolationReport) -> bool:
+    return violation.severity is Severity.ERROR and not violation.known
 
 
 def read(folder: Path) -> Corpus:
@@ -55,4 +85,5 @@ def read(folder: Path) -> Corpus:
     if not folder.exists():
         return Corpus(folder)
     paths = sorted(path for path in folder.iterdir() if path.match(_PATTERN))
-    return Corpus(folder, tuple(Entry(path, reproducer.read(path)[1]) for path in paths))
+    read_in = ((path, reproducer.read(path)) for path in paths)
+    return Corpus(folder, tuple(Entry(path, each.history, each.reproduced) for path, each in read_in))

@@ -68,7 +68,7 @@ class Gatherer:
         """Keep what the end of a history showed, each law by itself, unless enough of its kind is kept."""
         if not evidence:
             return
-        history = History(whole.setup, list(whole.steps), whole.abilities, whole.cut)
+        history = replace(whole, steps=list(whole.steps))
         for first in evidence:
             others = tuple(each for each in evidence if each is not first)
             self.keep_failure(Failure(self.answer.unit.phase, (first, *others), history, self.seconds))

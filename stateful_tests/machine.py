@@ -19,14 +19,14 @@ from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import Target, find_target
 from snapcheck.model.facts import Evidence
 from snapcheck.model.faults import Fault
-from snapcheck.model.history import History
+from snapcheck.model.history import Care, History
 from snapcheck.model.law_names import Severity
 from snapcheck.model.operations import Operation
 from snapcheck.model.setup import Semantics, Setup
 from snapcheck.reports.reproducer import questions, spell
 from snapcheck.stateful_tests.broken import LawBrokenError, broken_text
 from snapcheck.stateful_tests.digest import digest
-from snapcheck.stateful_tests.session import Care, Session
+from snapcheck.stateful_tests.session import Session
 from snapcheck.stateful_tests.shrink import shrink
 from snapcheck.stateful_tests.strategies import Situation, drawn_setups, steps
 from snapcheck.stateful_tests.watchdog import Watchdog, watchdog

@@ -27,7 +27,7 @@ from snapcheck.reports.causes import grouped
 from snapcheck.reports.known import Accepted
 from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict, ViolationReport
 from snapcheck.stateful_tests.corpus import NAME as NAME_OF_CORPUS
-from snapcheck.stateful_tests.corpus import Corpus
+from snapcheck.stateful_tests.corpus import Corpus, Entry
 from snapcheck.stateful_tests.coverage import cells_of, coverage
 from snapcheck.stateful_tests.goals import declared, missed
 from snapcheck.stateful_tests.phases import crash, images, stateful, sweep, tour, walk
@@ -304,15 +304,17 @@ def _replay_corpus(run: _Run, corpus: Corpus) -> None:
     run.listener.on_phase(NAME_OF_CORPUS, histories=len(corpus.entries), seconds=None)
     begun, counts, steps = time.monotonic(), Counter[str](), 0
     for entry in corpus.entries:
-        done, failure = _replayed(run.target, entry.history)
+        done, failure = _replayed(run.target, entry)
         steps += len(done.history.steps)
         counts[done.state.value.lower()] += 1
         if done.state is ReplayState.FIXED:
             corpus.drop(entry)
         elif failure is None:
-            run.notes.append(f"{entry.path.name} of the corpus can not be run: {done.text}")
+            kept = "can not be run" if done.state is ReplayState.CANNOT_RUN else "may be mended or not, and is kept"
+            run.notes.append(f"{entry.path.name} of the corpus {kept}: {'; '.join(done.text.splitlines())}")
         else:
-            run.violations.tell(failure, as_found(failure)._replace(finished=True), found_after_s=0.0)
+            seen = as_found(failure)._replace(finished=True, reproduced=True)
+            run.violations.tell(failure, seen, found_after_s=0.0)
     run.phases.append(
         PhaseReport(
             NAME_OF_CORPUS, len(corpus.entries), steps, time.monotonic() - begun, complete=True,
@@ -321,9 +323,9 @@ def _replay_corpus(run: _Run, corpus: Corpus) -> None:
     )  # fmt: skip
 
 
-def _replayed(target: Target, history: History) -> tuple[Replayed, Failure | None]:
-    """Replay a history; return how it went, and the failure that it still shows."""
-    done = replay(target, history)
+def _replayed(target: Target, entry: Entry) -> tuple[Replayed, Failure | None]:
+    """Replay what is in a file; return how it went, and the failure that it still shows."""
+    done = replay(target, entry.history, reproduced=entry.reproduced)
     if done.state is not ReplayState.STILL_FAILS:
         return done, None
     return done, Failure(NAME_OF_CORPUS, done.evidence, done.history, 0.0)
@@ -331,17 +333,25 @@ def _replayed(target: Target, history: History) -> tuple[Replayed, Failure | Non
 
 def _extend_corpus(corpus: Corpus, result: RunResult) -> RunResult:
     """Add what this run found, and say in the corpus' phase what became of its files."""
-    added = corpus.add(result, (each for each in result.violations if each.phase != NAME_OF_CORPUS))
+    added = corpus.add(result)
     phases = list(result.phases)
     for at, phase in enumerate(phases):
         if phase.name == NAME_OF_CORPUS:
-            counts = {**phase.counts, "added": added}
+            counts = {**phase.counts, "added": added.files}
             told = [f"{counts.get(word, 0)} {words}" for word, words in _CORPUS_WORDS.items()]
+            told += [f"{counts[word]} {words}" for word, words in _CORPUS_DOUBTS.items() if word in counts]
+            told += [f"left out: {', '.join(added.left_out)}"] if added.left_out else []
             phases[at] = replace(phase, counts=counts, scope=f"{phase.scope}: {', '.join(told)}")
     return replace(result, phases=tuple(phases))
 
 
 _CORPUS_WORDS: Final = {"still fails": "still failing", "fixed": "fixed and dropped", "added": "added"}
+_CORPUS_DOUBTS: Final = {
+    word.value.lower(): f"kept, as {words}"
+    for word, words in (
+        (ReplayState.CANNOT_TELL, "nobody can tell"), (ReplayState.CANNOT_RUN, "they can not be run"),
+    )
+}  # fmt: skip
 
 
 # --- the result -----------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 from snapcheck.fault_injection.plan import FaultPlan
@@ -23,6 +22,7 @@ from snapcheck.model.facts import ASKS, WALKS, Evidence, members, root_of
 from snapcheck.model.faults import CallFault, Fault
 from snapcheck.model.history import (
     HANG,
+    Care,
     Event,
     EventList,
     FaultMet,
@@ -60,19 +60,6 @@ REPLACED: Final = "faults replaced by what the system can meet"
 _PROBE_NAME: Final = "probe"
 _PROBE_TAG: Final = 97
 _PROBE_SECTORS: Final = 8
-
-
-class Care(StrEnum):
-    """How closely a session looks after each step."""
-
-    LIGHT = "light"  # never more than a light look, and nothing is done after a failure: what a step costs at least
-    ASKED = "asked"  # lightly, and closely where the caller asks; nothing is done after a failure
-    LATE = (
-        "late"  # closely where a fault struck and at the end, and nothing is done after a failure: for long histories
-    )
-    LIVE = "live"  # as LATE, but where a fault struck only if a device can not be read: what is in its memory lives on
-    USUAL = "usual"  # closely after a failure and at the end, lightly otherwise
-    CLOSE = "close"  # closely after every step: says which step did it, and closes devices all the time
 
 
 class Checkpoint(NamedTuple):
@@ -123,7 +110,7 @@ class Session:
         self._events.take()
         self.abilities: Final = self._system.abilities
         self._disks = disks
-        self.history = History(setup, abilities=self.abilities)
+        self.history = History(setup, abilities=self.abilities, care=care)
         if isinstance(start, Setup):
             self.judge, self.digest = Judge(setup, self.abilities), Digest()
         else:

@@ -4,23 +4,24 @@ A candidate counts only when it breaks the same law by the same operation, at th
 device. Each pass takes the first candidate that still shows it and goes on from there, until no pass finds any or time
 is up; the best so far is always at hand, and shrinking that goes on from there later. A long history is cut down while
 devices are looked at as little as shows it; the closest look, which tells the step that did it, comes when it is short.
+What only shows while less is looked at stays as short as it is, and its history says how to look at it (`care`).
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import Target, TargetError
 from snapcheck.model.facts import Evidence, root_of
-from snapcheck.model.history import Call, History, Purpose, Step
+from snapcheck.model.history import Call, Care, History, Purpose, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import kind_of
-from snapcheck.stateful_tests.replay import CARES, Ran, Telling, run_again
-from snapcheck.stateful_tests.session import Care
+from snapcheck.stateful_tests.replay import Ran, Telling, cares_of, run_again
 from snapcheck.stateful_tests.smaller import PASSES, ends, with_steps, without_devices, without_faults
 
 SECONDS_DEFAULT: Final = 10.0
+_CLOSEST_FIRST: Final = tuple(Care)[::-1]
 _ROUGHLY: Final = (Care.LATE, Care.LIVE, Care.USUAL)  # the less is looked at, the faster a candidate is tried
 _SHORT: Final = 4  # steps; a history like that needs no rough cut
 _READABLE: Final = 16  # steps; a longer history helps nobody,
@@ -34,20 +35,22 @@ class Sought(NamedTuple):
     law: Law
     operation: str
     severity: Severity
-    role: str  # "" where no device is named, else whether the operation "reached" it or it lies "beside"
+    role: str | None  # "" where no device is named, else whether the operation "reached" it or it lies "beside";
+    # None where nobody knows
 
 
 class Shrunk(NamedTuple):
     """The best so far: its history as it went, and the evidence of its last step, what was sought first.
 
-    `finished` says whether nothing smaller was found, rather than time having run out; `interrupted` that somebody
-    asked for the end (KeyboardInterrupt).
+    `finished` says whether nothing smaller was found, rather than time having run out; `reproduced` whether it was run
+    again and has shown it, looked at as closely as its history says; `interrupted` that somebody asked for the end
+    (KeyboardInterrupt).
     """
 
     history: History
     evidence: tuple[Evidence, ...]
-    care: Care
-    finished: bool
+    finished: bool = False
+    reproduced: bool = False
     interrupted: bool = False
 
 
@@ -71,12 +74,12 @@ def shrink(
     """Return the shortest history found that shows the first of `evidence`, which the last step of `history` gave.
 
     One that is still too long to be read when a short time is up gets some seconds more. With no seconds it is
-    `history` itself. Given what an earlier call returned, it goes on from there.
+    `history` itself, replayed. Given what an earlier call returned, it goes on from there.
     """
     try:
         return _Shrinker(target, seconds).run(history, evidence)
     except TargetError:  # it dies of opening these devices, so that no history of them can be run at all
-        return Shrunk(history, evidence, Care.USUAL, finished=True)
+        return Shrunk(history, evidence, finished=True)
 
 
 class _Shrinker:
@@ -91,10 +94,12 @@ class _Shrinker:
 
     def run(self, history: History, evidence: tuple[Evidence, ...]) -> Shrunk:
         """Go round the passes until none of them helps."""
-        self._best = Shrunk(history, evidence, Care.USUAL, finished=False)
+        self._best = Shrunk(history, evidence)
         try:
             self._seek(evidence[0])
-            if not self._late():
+            if self._late():
+                self._reproduce(cares_of(history))
+            else:
                 self._cut_and_look()
             while self._round():
                 pass
@@ -106,14 +111,15 @@ class _Shrinker:
         """Run the history as it is: what it answers says what to look for; one from a journal has no answers."""
         history = self._best.history
         self._sought = sought_in(evidence, history.steps[-1])
-        if history.cut is not None or any(step.events for step in history.steps):
+        if history.cut is not None or history.answered:
             return
-        for care in reversed(_ROUGHLY):
+        for care in dict.fromkeys((*cares_of(history), *_ROUGHLY)):
             ran = self._run(history, care=care, telling=self._same_operation)
             if ran.evidence:
-                self._best = Shrunk(ran.history, ran.evidence, care, finished=False)
+                self._best = Shrunk(ran.history, ran.evidence, reproduced=True)
                 self._sought = sought_in(ran.evidence[0], ran.history.steps[-1])
                 return
+        self._sought = self._sought._replace(role=None)
 
     def _same_operation(self, evidence: Evidence, step: Step) -> bool:
         return self._same_law(evidence, step) and kind_of(step.operation) == self._sought.operation
@@ -122,20 +128,21 @@ class _Shrinker:
         return evidence.law is self._sought.law and evidence.severity is self._sought.severity
 
     def _is_sought(self, evidence: Evidence, step: Step) -> bool:
-        return evidence.law is self._sought.law and sought_in(evidence, step) == self._sought
+        if evidence.law is not self._sought.law:
+            return False
+        seen = sought_in(evidence, step)
+        return (seen if self._sought.role is not None else seen._replace(role=None)) == self._sought
 
     def _cut_and_look(self) -> None:
-        """Cut a long history with the least care that shows it; then look closely, as a replay must show it too."""
-        whole = self._best
-        is_long = len(whole.history.steps) > _SHORT and whole.history.cut is None
-        for care in _ROUGHLY if is_long else ():
+        """Cut a long history with the least care that shows it; then look as closely as shows what is left."""
+        whole = self._best.history
+        is_long = len(whole.steps) > _SHORT and whole.cut is None
+        for care in dict.fromkeys((*_ROUGHLY, *cares_of(whole))) if is_long else ():
             self._care = care
-            if self._take(whole.history):
+            if self._take(whole):
                 self._leave_out()
-                if self._look_closely():
-                    return
-                self._best = whole
-        self._look_closely()
+                break
+        self._reproduce(_CLOSEST_FIRST if whole.cut is None else cares_of(whole))
 
     def _leave_out(self) -> None:
         self._pass(ends)
@@ -143,17 +150,19 @@ class _Shrinker:
         self._pass(without_devices)
         self._pass(without_faults)
 
-    def _look_closely(self) -> bool:
-        """Look closely after every step, where that still shows it: it tells which step did it, and ends there."""
+    def _reproduce(self, cares: Sequence[Care]) -> None:
+        """Look at the best in the first of these ways that shows it; looking closely tells which step did it."""
         found = self._best
-        for care in reversed(CARES) if found.history.cut is None else CARES[:1]:  # a cut is looked at closely anyway
+        for care in cares:
             self._care = care
+            if found.reproduced and found.history.care is care:
+                return  # it is known to
             if self._take(found.history, even_late=True):
-                return True
+                return
             # Perhaps another operation did it, and the last one only showed it.
             if care is Care.CLOSE and self._take_another(found):
-                return True
-        return False
+                return
+        self._care = cares_of(found.history)[0]
 
     def _take_another(self, found: Shrunk) -> bool:
         ran = self._run(found.history, care=Care.CLOSE, telling=self._same_law)
@@ -209,5 +218,5 @@ class _Shrinker:
         except (UnsupportedSetupError, AssertionError):
             return False  # no history at all: an operation is left without its device, for example
         if ran.evidence:
-            self._best = Shrunk(ran.history, ran.evidence, self._care, finished=False)
+            self._best = Shrunk(ran.history, ran.evidence, reproduced=True)
         return bool(ran.evidence)

@@ -13,12 +13,13 @@ from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import Target, find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CALLS, CallFault, Fails, Fault, IoFault, LandsButFails
+from snapcheck.model.history import Care
 from snapcheck.model.operations import KINDS
 from snapcheck.stateful_tests.chooser import RandomChooser
 from snapcheck.stateful_tests.draw_operations import draw_operation
 from snapcheck.stateful_tests.draw_setups import draw_setup
 from snapcheck.stateful_tests.gather import Gatherer, gathering
-from snapcheck.stateful_tests.session import Care, Session
+from snapcheck.stateful_tests.session import Session
 from snapcheck.stateful_tests.units import Answer, Unit
 from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 from snapcheck.stateful_tests.work import Control

@@ -14,7 +14,6 @@ from snapcheck.model.laws import RULES
 from snapcheck.model.operations import kind_of
 from snapcheck.reports.known import Accepted, mark
 from snapcheck.reports.verdict import ViolationReport
-from snapcheck.stateful_tests.session import Care
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
 from snapcheck.stateful_tests.units import Failure
 
@@ -47,7 +46,7 @@ class Violations:
         for failure in failures:
             kinds.setdefault((failure.kind, self._is_known(failure)), []).append(failure)
         ordered = sorted(kinds.items(), key=lambda kind: _errors_of_telling_laws_first(kind[1]))
-        seconds, deadlines = self.seconds, dict[Severity, float]()
+        seconds, deadlines, interrupted = self.seconds, dict[Severity, float](), False
         for done, ((kind, known), alike) in enumerate(ordered):
             if len(self.told) == VIOLATIONS_MAX:
                 self.notes.append(f"{len(ordered) - done} more kinds of violations are counted and not shown")
@@ -58,9 +57,10 @@ class Violations:
             severity, now = best.evidence[0].severity, time.monotonic()
             deadline = deadlines.setdefault(severity, now + _SHARES_IN_ALL[severity] * seconds)
             rest = sum(each[0].evidence[0].severity is severity for _, each in ordered[done:])
-            shrunk = self._shrunk(best, max(0.0, min(seconds * _SHARES[severity], (deadline - now) / rest)))
+            share = max(0.0, min(seconds * _SHARES[severity], (deadline - now) / rest))
+            shrunk = as_found(best) if interrupted else self._shrunk(best, share)
             if shrunk.interrupted:
-                seconds = 0.0  # whoever waits wants the end, and the verdict all the same
+                interrupted = True  # whoever waits wants the end, and the verdict all the same
                 self.notes.append("interrupted while shrinking: what was left is shown as it was found")
             self.tell(best, shrunk, found_after_s=min(each.found_after_s for each in alike))
 
@@ -107,7 +107,7 @@ class Violations:
 
 def as_found(failure: Failure) -> Shrunk:
     """Return a failure that nobody has shrunk."""
-    return Shrunk(failure.history, failure.evidence, Care.USUAL, finished=False)
+    return Shrunk(failure.history, failure.evidence)
 
 
 def described(violation: ViolationReport, shrunk: Shrunk) -> ViolationReport:
@@ -117,7 +117,8 @@ def described(violation: ViolationReport, shrunk: Shrunk) -> ViolationReport:
         violation, device=first.device, operation=kind_of(history.steps[-1].operation), summary=first.summary,
         operations=len(history.steps), faults=sum(len(step.faults) for step in history.steps),
         evidence=tuple(f"{each.law.value}: {each.summary}" for each in others), expected=first.expected,
-        actual=first.actual, step=len(history.steps) - 1, history=history, shrunk=shrunk.finished,
+        actual=first.actual, step=len(history.steps) - 1, history=history, shrunk=shrunk.finished and shrunk.reproduced,
+        reproduced=shrunk.reproduced,
     )  # fmt: skip
 
 

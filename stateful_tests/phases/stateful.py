@@ -12,9 +12,10 @@ from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 from snapcheck.impl.targets import find_target
 from snapcheck.model.facts import Evidence
+from snapcheck.model.history import Care
 from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.machine import NO_HEALTH_CHECKS, SnapshotMachine
-from snapcheck.stateful_tests.session import Care, Session
+from snapcheck.stateful_tests.session import Session
 from snapcheck.stateful_tests.units import Answer, Unit
 from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 from snapcheck.stateful_tests.work import Control

@@ -23,7 +23,7 @@ from snapcheck.model.device import World
 from snapcheck.model.errno import Errno
 from snapcheck.model.facts import WALKS
 from snapcheck.model.faults import CALLS, Fault
-from snapcheck.model.history import Step
+from snapcheck.model.history import Care, Step
 from snapcheck.model.law_names import Severity
 from snapcheck.model.operations import AddBitmap, LoadTmp, LoadTmpByIdOrName, Operation, SubmitWrite, Transaction
 from snapcheck.model.setup import Setup
@@ -31,7 +31,7 @@ from snapcheck.stateful_tests.digest import digest_of
 from snapcheck.stateful_tests.draw_faults import Targets, targets_of
 from snapcheck.stateful_tests.fault_places import AT_MAX, Blow, Place, faults_at, places_behind, places_of
 from snapcheck.stateful_tests.gather import Gatherer, gathering
-from snapcheck.stateful_tests.session import Care, Checkpoint, Session
+from snapcheck.stateful_tests.session import Checkpoint, Session
 from snapcheck.stateful_tests.small_operations import expected, like_an_earlier_one, small_operations
 from snapcheck.stateful_tests.starting_points import starting_points
 from snapcheck.stateful_tests.units import SHARDS, Answer, Profile, Unit

@@ -22,6 +22,7 @@ from snapcheck.impl.driver import UnsupportedSetupError
 from snapcheck.impl.targets import find_target
 from snapcheck.model.facts import Evidence
 from snapcheck.model.faults import CallFault, Fault
+from snapcheck.model.history import Care
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import AllCreate, AllDelete, AllFind, CanSnapshot, Create, Delete, Find, Operation
 from snapcheck.model.scope import Scope, snapshots_of, without
@@ -29,7 +30,7 @@ from snapcheck.model.setup import Setup
 from snapcheck.model.space import Move, State, Transition
 from snapcheck.stateful_tests.atlas import Atlas, Cover, atlas_of
 from snapcheck.stateful_tests.gather import Gatherer, gathering
-from snapcheck.stateful_tests.session import Care, Checkpoint, Session
+from snapcheck.stateful_tests.session import Checkpoint, Session
 from snapcheck.stateful_tests.units import SHARDS, Answer, Profile, Unit
 from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 from snapcheck.stateful_tests.work import Control

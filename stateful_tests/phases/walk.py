@@ -19,7 +19,7 @@ from snapcheck.impl.targets import find_target
 from snapcheck.model.device import World
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CallFault, Fault, family
-from snapcheck.model.history import Step
+from snapcheck.model.history import Care, Step
 from snapcheck.model.operations import KINDS, OPERATIONS, AllDelete, Delete, DelVm, Operation, Reopen
 from snapcheck.stateful_tests.cells import fault_kind, state_class
 from snapcheck.stateful_tests.chooser import RandomChooser
@@ -28,7 +28,7 @@ from snapcheck.stateful_tests.draw_operations import draw_operation
 from snapcheck.stateful_tests.draw_setups import draw_setup
 from snapcheck.stateful_tests.gather import Gatherer, gathering
 from snapcheck.stateful_tests.goals import Goals, declared
-from snapcheck.stateful_tests.session import Care, Checkpoint, Session
+from snapcheck.stateful_tests.session import Checkpoint, Session
 from snapcheck.stateful_tests.units import Answer, Unit
 from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 from snapcheck.stateful_tests.work import Control

@@ -10,10 +10,10 @@ from snapcheck.impl.targets import Target
 from snapcheck.model.crash import Course, begin, course
 from snapcheck.model.device import World
 from snapcheck.model.facts import Evidence
-from snapcheck.model.history import History
+from snapcheck.model.history import Care, History
 from snapcheck.model.operations import Operation
 from snapcheck.model.setup import Setup
-from snapcheck.stateful_tests.session import Care, Session
+from snapcheck.stateful_tests.session import Session
 from snapcheck.stateful_tests.suit import suited_operation
 from snapcheck.stateful_tests.watchdog import Watchdog
 

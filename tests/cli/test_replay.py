@@ -5,12 +5,15 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from snapcheck.impl.targets import Target
-from snapcheck.model.history import History
+from snapcheck.impl.targets import Target, find_target
+from snapcheck.model.faults import Fails, IoFault
+from snapcheck.model.history import History, Step
 from snapcheck.model.law_names import Law
+from snapcheck.model.operations import AllCreate
+from snapcheck.model.setup import DeviceSpec, Setup
 from snapcheck.reports import folder, jsonl
 from snapcheck.reports.verdict import RunResult
-from snapcheck.stateful_tests.replay import Replayed, ReplayState
+from snapcheck.stateful_tests.replay import Replayed, ReplayState, replay
 
 Snapcheck = Callable[..., CompletedProcess[str]]
 
@@ -22,7 +25,10 @@ class Engine:
         self.state = ReplayState.STILL_FAILS
         self.asked: list[tuple[str, Law | None]] = []
 
-    def __call__(self, target: Target, history: History, *, law: Law | None = None) -> Replayed:
+    def __call__(
+        self, target: Target, history: History, *, law: Law | None = None, reproduced: bool = True
+    ) -> Replayed:
+        assert reproduced
         self.asked.append((target.name, law))
         return Replayed(self.state, "the driver blames d2\nand not d1", history)
 
@@ -43,7 +49,13 @@ def report(failed: RunResult, history: History, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("state", "status"), [(ReplayState.FIXED, 0), (ReplayState.STILL_FAILS, 1), (ReplayState.CANNOT_RUN, 3)]
+    ("state", "status"),
+    [
+        (ReplayState.FIXED, 0),
+        (ReplayState.STILL_FAILS, 1),
+        (ReplayState.CANNOT_RUN, 3),
+        (ReplayState.CANNOT_TELL, 3),
+    ],
 )
 @pytest.mark.usefixtures("report")
 def test_an_id_is_looked_up_in_the_report_and_its_law_is_asked_for(
@@ -203,3 +215,28 @@ def test_a_wrong_call_to_shrink_says_what_was_wrong(
     assert done.returncode == 2
     assert complaint in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+WRONG_CULPRIT = "snapcheck.stateful_tests.seeded_bugs.group:wrong_culprit"
+
+
+def test_a_fault_that_is_met_no_more_is_looked_for_nearby(
+    snapcheck: Snapcheck, failed: RunResult, tmp_path: Path
+) -> None:
+    # Given a violation whose fault struck at a place that the driver does not come to any more
+    setup = Setup((DeviceSpec("d0", sectors=16), DeviceSpec("d1", sectors=16)))
+    fault = IoFault("d1", "write", Fails())
+    seen = replay(find_target(WRONG_CULPRIT), History(setup, [Step(AllCreate("a"), (fault,))])).history
+    steps = [replace(step, faults=(replace(fault, at=99),)) for step in seen.steps]
+    moved = replace(failed.violations[0], step=0, history=replace(seen, steps=steps))
+    (tmp_path / "snapcheck-report").mkdir()
+    folder.write(tmp_path / "snapcheck-report", replace(failed, driver=WRONG_CULPRIT, violations=(moved,)), sample=())
+    # When it is replayed, then nobody can tell
+    done = snapcheck("replay", moved.id)
+    assert (done.returncode, done.stdout.split("  ")[0]) == (3, "CAN NOT TELL")
+    assert "a fault is met no more" in done.stdout
+    # And when it is looked for nearby, then it is there, and fails from then on
+    done = snapcheck("replay", moved.id, "--shrink", "--seconds", 20)
+    assert done.returncode == 1
+    assert "looking for it nearby" in done.stdout
+    assert snapcheck("replay", moved.id).returncode == 1

@@ -16,11 +16,11 @@ def test_a_reproducer_asks_the_questions_of_its_history_and_nothing_else(failed:
     reproducer.write(tmp_path / "repro", failed)
     text = (tmp_path / "repro" / "a1b2c3d4.py").read_text()
 
-    driver, read = reproducer.read(tmp_path / "repro" / "a1b2c3d4.py")
+    driver, read, reproduced = reproducer.read(tmp_path / "repro" / "a1b2c3d4.py")
 
     shown = failed.violations[0].history
     assert shown is not None
-    assert driver == "my.driver:factory"
+    assert (driver, reproduced) == ("my.driver:factory", True)
     assert [(step.operation, step.faults) for step in read.steps] == [
         (step.operation, step.faults) for step in shown.steps
     ]
@@ -60,7 +60,7 @@ def test_the_purpose_of_a_step_and_prepared_snapshots_survive(tmp_path: Path) ->
     history = History(setup, [Step(Flush("d0"), purpose=Purpose.RETRY)])
     path = tmp_path / "r.py"
     path.write_text(f"history = {reproducer.spell(history)}\nassert_holds(driver='qcow2', history=history)\n")
-    assert reproducer.read(path) == ("qcow2", history)
+    assert reproducer.read(path) == ("qcow2", history, True)
 
 
 SETUP = "Setup(devices=(DeviceSpec(name='d0'),))"

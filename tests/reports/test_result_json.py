@@ -22,7 +22,7 @@ CONTRACT = {
                     "operation": "all-delete",
                     "summary": "all-delete on d1 failed with ENOSPC and the driver blamed d2", "operations": 4,
                     "faults": 1, "phase": "stateful", "found_after_s": 0.8, "known": False,
-                    "replay": "snapcheck replay a1b2c3d4", "cause": "", "shrunk": True}],
+                    "replay": "snapcheck replay a1b2c3d4", "cause": "", "shrunk": True, "reproduced": True}],
 }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def test_a_seeded_bug_is_found_and_its_reproducer_replays_it(bug: SeededBug, tmp
     assert shortest.operations <= OPERATIONS_MAX
     assert shortest.faults <= FAULTS_MAX
     reproducer.write(tmp_path, result)
-    driver, history = reproducer.read(tmp_path / f"{shortest.id}.py")
+    driver, history, _ = reproducer.read(tmp_path / f"{shortest.id}.py")
     assert replay(find_target(driver), history, law=shortest.law).state is ReplayState.STILL_FAILS
     assert replay(find_target("qcow2"), history).state is ReplayState.FIXED
 

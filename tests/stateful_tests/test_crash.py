@@ -148,7 +148,7 @@ def test_a_reproducer_replays_the_cut_and_passes_on_a_driver_that_is_right(
     assert result.verdict is Verdict.FAILED
     reproducer.write(tmp_path, result)
     violation = next(each for each in result.violations if each.law is Law.NO_CORRUPTION)
-    driver, history = reproducer.read(tmp_path / f"{violation.id}.py")
+    driver, history, _ = reproducer.read(tmp_path / f"{violation.id}.py")
     again = replay(find_target(driver), history, law=violation.law)
     assert again.state is ReplayState.STILL_FAILS
     assert lowered_early.history.cut is not None

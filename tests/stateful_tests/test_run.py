@@ -36,7 +36,6 @@ from snapcheck.stateful_tests.session import (
     GROUP_OPERATIONS,
     GROUP_OPERATIONS_ON_NOBODY,
     GROUP_OPERATIONS_STRUCK,
-    Care,
 )
 from snapcheck.stateful_tests.shrink import Shrunk
 from snapcheck.stateful_tests.units import Answer, Failure, Unit
@@ -190,7 +189,7 @@ def test_warnings_together_are_shrunk_for_a_part_of_the_time_of_one_error(monkey
     def slow(_target: Target, history: History, evidence: tuple[Evidence, ...], *, seconds: float) -> Shrunk:
         given.append((evidence[0].severity, seconds))
         now[0] += seconds
-        return Shrunk(history, evidence, Care.USUAL, finished=False)
+        return Shrunk(history, evidence)
 
     def failure(severity: Severity, operation: Operation) -> Failure:
         evidence = Evidence(Law.NO_LEAK, severity, "d0", "it leaks", "0 leaks", "1 leaks")

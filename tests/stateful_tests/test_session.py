@@ -14,14 +14,14 @@ from snapcheck.impl.qcow2.state import State
 from snapcheck.impl.targets import find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CallFault, Fails, IoFault
-from snapcheck.model.history import Level, Purpose
+from snapcheck.model.history import Care, Level, Purpose
 from snapcheck.model.law_names import Severity
 from snapcheck.model.operations import AllCreate, AllDelete, AllFind, Create, Goto, Write
 from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Setup
 from snapcheck.model.snapshot import SnapshotInfo
 from snapcheck.stateful_tests.compare import judge_history
 from snapcheck.stateful_tests.seeded_bugs.planting import in_engine
-from snapcheck.stateful_tests.session import GROUP_OPERATIONS_STRUCK, Care, Session
+from snapcheck.stateful_tests.session import GROUP_OPERATIONS_STRUCK, Session
 
 QCOW2 = find_target("qcow2")
 THREE = Setup(tuple(DeviceSpec(f"d{number}", sectors=16) for number in range(3)))

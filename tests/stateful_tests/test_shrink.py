@@ -8,7 +8,7 @@ from snapcheck.impl.targets import find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.facts import Evidence
 from snapcheck.model.faults import CallFault, Fails, IoFault
-from snapcheck.model.history import History, Purpose, Step
+from snapcheck.model.history import Care, History, Purpose, Step
 from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import (
     AllCanSnapshot,
@@ -27,7 +27,6 @@ from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Semantics,
 from snapcheck.stateful_tests.phases import walk
 from snapcheck.stateful_tests.replay import Ran, breaks, run_again
 from snapcheck.stateful_tests.seeded_bugs import CANARY, SeededBug
-from snapcheck.stateful_tests.session import Care
 from snapcheck.stateful_tests.shrink import Shrunk, shrink
 from snapcheck.stateful_tests.units import Failure, Unit
 from snapcheck.stateful_tests.work import Control

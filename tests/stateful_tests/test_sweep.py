@@ -11,7 +11,7 @@ from snapcheck.impl.perform import Parts
 from snapcheck.impl.targets import Target, find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CallFault, Fails, Fault, IoFault, LandsButFails
-from snapcheck.model.history import Io, Step
+from snapcheck.model.history import Care, Io, Step
 from snapcheck.model.law_names import Severity
 from snapcheck.model.operations import (
     KINDS,
@@ -31,7 +31,7 @@ from snapcheck.stateful_tests.fault_places import Blow, Place, faults_at, places
 from snapcheck.stateful_tests.phases import sweep, walk
 from snapcheck.stateful_tests.seeded_bugs import CANARY, SeededBug
 from snapcheck.stateful_tests.seeded_bugs.planting import in_layers
-from snapcheck.stateful_tests.session import Care, Session
+from snapcheck.stateful_tests.session import Session
 from snapcheck.stateful_tests.small_operations import small_operations
 from snapcheck.stateful_tests.starting_points import Start, starting_points
 from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
