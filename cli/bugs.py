@@ -55,7 +55,7 @@ def bugs_command(call: BugsCall) -> int:
 
 
 def _status(board: Scoreboard) -> int:
-    if len(board.scores) < board.wanted or any(score.trouble for score in board.scores):
+    if board.not_hunted or any(score.trouble for score in board.scores):
         return UNKNOWN
     return MISSED if board.missed else ALL_FOUND
 
@@ -194,8 +194,8 @@ def _seconds(seconds: float) -> str:
 
 
 def _sums(board: Scoreboard) -> Iterator[str]:
-    done, found = len(board.scores), len(board.found)
-    broken_off = "" if done == board.wanted else f", broken off: {board.wanted - done} not tried"
+    done, found, late = len(board.scores), len(board.found), len(board.not_hunted)
+    broken_off = f", broken off: {late} not tried" if late else ""
     yield f"found      {found} of {done}{broken_off}, {board.by_several} of them by two phases or more"
     if board.missed:
         yield f"missed     {_names(board.missed)}"

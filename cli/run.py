@@ -200,7 +200,7 @@ def _begin(call: RunCall, options: RunOptions) -> Path:
 
 def _write(call: RunCall, finished: Finished) -> None:
     try:
-        report_folder.write(call.out, finished.result, sample=finished.sample)
+        report_folder.write(call.out, finished.result, sample=finished.sample, shards=finished.shards)
     except OSError as error:
         raise unwritable(call.out, error, status=UNKNOWN) from None
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from snapcheck.model.history import History
-from snapcheck.reports import html, jsonl, junit, reproducer, result_json
+from snapcheck.reports import digests, html, jsonl, junit, reproducer, result_json
+from snapcheck.reports.digests import Shard
 from snapcheck.reports.result_json import ResultError
 from snapcheck.reports.verdict import RunResult
 
 RESULT: Final = "result.json"
 HISTORY: Final = "history.jsonl"
+DIGESTS: Final = "digests.txt"
 JUNIT: Final = "junit.xml"
 PAGE: Final = "report.html"
 REPRODUCERS: Final = "repro"
@@ -31,7 +33,7 @@ def begin(folder: Path, unfinished: RunResult) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     _forget_reproducers(folder)
-    for name in (HISTORY, JUNIT, PAGE, SUITE, GRAPH_DOT, GRAPHML, GRAPH_SVG):
+    for name in (HISTORY, DIGESTS, JUNIT, PAGE, SUITE, GRAPH_DOT, GRAPHML, GRAPH_SVG):
         (folder / name).unlink(missing_ok=True)
     result_json.write(folder / RESULT, unfinished)
 
@@ -46,10 +48,17 @@ def _forget_reproducers(folder: Path) -> None:
         (folder / REPRODUCERS / f"{violation.id}.py").unlink(missing_ok=True)
 
 
-def write(folder: Path, result: RunResult, *, sample: Sequence[History] = ()) -> None:
-    """Write all files of `result`; `sample` are histories that passed. result.json comes first: it matters most."""
+def write(
+    folder: Path, result: RunResult, *, sample: Sequence[History] = (), shards: Sequence[Shard] = ()
+) -> None:  # fmt: skip
+    """Write all files of `result`; `sample` are histories that passed, `shards` name all that were run.
+
+    result.json comes first: it matters most. Without `shards` digests.txt is left as it is.
+    """
     result_json.write(folder / RESULT, result)
     jsonl.write(folder / HISTORY, result, sample=sample)
+    if shards:
+        digests.write(folder / DIGESTS, result, shards)
     reproducer.write(folder / REPRODUCERS, result)
     render(folder, result)
 

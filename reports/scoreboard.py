@@ -67,14 +67,20 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Scoreboard:
-    """All scores of a run. `wanted` is how many bugs there were: fewer scores mean that it was broken off."""
+    """All scores of a run. `wanted` names the bugs that were to be hunted: fewer scores mean that it was broken off."""
 
     version: str
     profile: str
     seconds_each: float
     seed: int
-    wanted: int
+    wanted: tuple[str, ...]
     scores: tuple[Score, ...]
+
+    @property
+    def not_hunted(self) -> tuple[str, ...]:
+        """The bugs whose turn did not come."""
+        hunted = {score.bug for score in self.scores}
+        return tuple(name for name in self.wanted if name not in hunted)
 
     @property
     def found(self) -> tuple[Score, ...]:
@@ -144,8 +150,9 @@ def to_json(board: Scoreboard) -> Json:
     short, reproducers = board.short
     return {
         "schema": SCHEMA, "version": board.version, "profile": board.profile, "seed": board.seed,
-        "seconds_each": board.seconds_each, "bugs": board.wanted, "tried": len(board.scores),
+        "seconds_each": board.seconds_each, "bugs": len(board.wanted), "tried": len(board.scores),
         "found": len(board.found), "missed": [score.bug for score in board.missed],
+        "not_hunted": list(board.not_hunted),
         "median_seconds": _rounded(board.median_seconds), "found_by_several_phases": board.by_several,
         "reproducers": reproducers, "short_reproducers": short,
         "hunters": [_hunter_json(hunter) for hunter in board.hunters()],
@@ -184,19 +191,25 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def to_xml(board: Scoreboard) -> Xml.Element:
-    """Return a suite with a test case for each bug: one that was missed is a failure."""
-    suite = Xml.Element("testsuite", name="snapcheck bugs", tests=str(len(board.scores)))
+    """Return a suite with a test case for each bug: one that was missed is a failure, one not hunted is skipped."""
+    suite = Xml.Element("testsuite", name="snapcheck bugs", tests=str(len(board.wanted)))
     for score in board.scores:
         best = score.best
-        case = Xml.SubElement(suite, "testcase", name=score.bug, classname="snapcheck.bugs")
+        case = _case_of(suite, score.bug)
         case.set("time", f"{best.seconds if best else board.seconds_each:.3f}")
         if score.trouble:
             Xml.SubElement(case, "error", type="unknown", message=score.trouble)
         elif best is None:
             Xml.SubElement(case, "failure", type=score.law.value, message=f"not found: {score.what}")
-    for counter, tag in (("failures", "failure"), ("errors", "error")):
+    for name in board.not_hunted:
+        Xml.SubElement(_case_of(suite, name), "skipped", message="not hunted: the run ended before its turn came")
+    for counter, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(counter, str(len(suite.findall(f"testcase/{tag}"))))
     return suite
+
+
+def _case_of(suite: Xml.Element, bug: str) -> Xml.Element:
+    return Xml.SubElement(suite, "testcase", name=bug, classname="snapcheck.bugs")
 
 
 def write(folder: Path, board: Scoreboard) -> None:

@@ -70,10 +70,9 @@ def hunt_all(bugs: Sequence[SeededBug], options: HuntOptions, listener: Listener
             hunters(bugs, options, take)
     except KeyboardInterrupt:
         pass  # fewer scores than bugs: whoever reads the scoreboard sees that
-    ordered = tuple(scores[bug.name] for bug in bugs if bug.name in scores)
-    return Scoreboard(
-        snapcheck_version(), options.profile.value, options.seconds_each, options.seed, len(bugs), ordered
-    )
+    wanted = tuple(bug.name for bug in bugs)
+    ordered = tuple(scores[name] for name in wanted if name in scores)
+    return Scoreboard(snapcheck_version(), options.profile.value, options.seconds_each, options.seed, wanted, ordered)
 
 
 class _Hunters(Protocol):

@@ -24,6 +24,7 @@ from snapcheck.model.laws import is_observable
 from snapcheck.model.scope import Scope
 from snapcheck.model.setup import Semantics
 from snapcheck.reports.causes import grouped
+from snapcheck.reports.digests import Shard
 from snapcheck.reports.known import Accepted
 from snapcheck.reports.verdict import LawReport, PhaseReport, RunResult, Verdict, ViolationReport
 from snapcheck.stateful_tests.corpus import NAME as NAME_OF_CORPUS
@@ -113,11 +114,15 @@ class Silent:
 
 
 class Finished(NamedTuple):
-    """A run's result, and a sample of passing histories with all their events. `whole`: nothing broke it off."""
+    """A run's result, and a sample of passing histories with all their events. `whole`: nothing broke it off.
+
+    `shards` have the digests of all histories, in the order of phases and shards.
+    """
 
     result: RunResult
     sample: tuple[History, ...]
     whole: bool = True
+    shards: tuple[Shard, ...] = ()
 
 
 @dataclass(slots=True)
@@ -134,6 +139,7 @@ class _Run:
     cells: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])  # by phase
     failures: list[Failure] = field(default_factory=list[Failure])
     sample: list[History] = field(default_factory=list[History])
+    shards: list[Shard] = field(default_factory=list[Shard])
     abilities: Abilities | None = None
     notes: list[str] = field(default_factory=list[str])
     whole: bool = False
@@ -168,7 +174,8 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
     result = _result(run)
     if options.corpus is not None:
         result = _extend_corpus(options.corpus, result)
-    return Finished(result, tuple(run.sample[:SAMPLE_MAX]), run.whole)
+    shards = sorted(run.shards, key=lambda each: (options.phases.index(each.phase), each.number))
+    return Finished(result, tuple(run.sample[:SAMPLE_MAX]), run.whole, tuple(shards))
 
 
 def where(error: Exception) -> str:
@@ -261,6 +268,7 @@ def _add(run: _Run, answer: Answer) -> None:
     run.cells.setdefault(answer.unit.phase, Counter()).update(answer.cells)
     run.failures += answer.failures
     run.sample += answer.sample
+    run.shards.append(Shard(answer.unit.phase, answer.unit.shard, answer.digests))
     run.abilities = run.abilities or answer.abilities
     if run.abilities is None and answer.histories:  # all of them were done by an earlier run
         run.abilities = run.target.abilities

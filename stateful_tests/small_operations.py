@@ -9,6 +9,8 @@ from dataclasses import replace
 from itertools import chain
 
 from snapcheck.model.device import Device, Outcome, World
+from snapcheck.model.errno import Errno
+from snapcheck.model.facts import root_of
 from snapcheck.model.operations import (
     AddBitmap,
     AllCanSnapshot,
@@ -72,14 +74,44 @@ def expected(world: World, operation: Operation) -> Outcome:
     return allowed_by_model(world, operation, ())[0]
 
 
-def like_an_earlier_one(world: World, operations: Iterable[Operation]) -> frozenset[Operation]:
-    """Return the operations that do the same as an earlier one of their kind, such as a delete by id and by name."""
-    seen: set[tuple[type[Operation], str]] = set()
+def like_an_earlier_one(
+    world: World, operations: Iterable[Operation], *, whatever_way: bool = True
+) -> frozenset[Operation]:
+    """Return the operations that do the same as an earlier one of their kind, such as a delete by id and by name.
+
+    With `whatever_way` false the first one that goes a way of its own through a driver (`way_of`) is not among them: of
+    those that end alike on whichever device each way has one.
+    """
+    done: set[tuple[type[Operation], str]] = set()
+    gone: set[tuple[type[Operation], frozenset[Errno] | None, tuple[str, ...]]] = set()
     alike: set[Operation] = set()
     for operation in operations:
-        key = type(operation), repr(expected(world, operation))
-        (alike.add(operation) if key in seen else seen.add(key))
+        outcome = expected(world, operation)
+        does = type(operation), repr(outcome)
+        goes = type(operation), outcome.expected.errnos, way_of(world, operation)
+        if does in done and (whatever_way or goes in gone):
+            alike.add(operation)
+        done.add(does)
+        gone.add(goes)
     return frozenset(alike)
+
+
+def way_of(world: World, operation: Operation) -> tuple[str, ...]:
+    """Return what sends operations that do the same through different code of a driver.
+
+    These are: which of id and name is given, whether the one text of a goto or a load is an id, and whether the node
+    is another one's child.
+    """
+    given: tuple[str, ...] = ()
+    match operation:
+        case Delete(_, snapshot_id, name) | FindByIdAndName(_, snapshot_id, name) | LoadTmp(_, snapshot_id, name):
+            given = "id" * (snapshot_id is not None), "name" * (name is not None)
+        case Goto(device, text) | LoadTmpByIdOrName(device, text):
+            given = ("id" * (text in listed_ids(world.devices[root_of(device)])),)
+        case _:
+            pass
+    node = str(getattr(operation, "device", ""))
+    return ("child" * (root_of(node) != node), *given)
 
 
 def _different(world: World) -> Iterator[tuple[str, Device]]:

@@ -118,11 +118,11 @@ _POINTS: Final = (
     Start(_group(*_PAIR)),
     # one snapshot everywhere
     Start(_group(*_THREE), (AllCreate("a"), *_overwritten("d0", "d1", "d2"))),
-    # ids beyond 32 bits, taken at another size, and names that are another's id
+    # ids beyond 32 bits, taken at another size, larger and smaller, and names that are another's id
     Start(
         Setup((
             _spec(0, snapshots=(_image("4294967297", "a", 11, sectors=_SECTORS + _CLUSTER_SECTORS),)),
-            _spec(1, snapshots=(_image("1", "2", 11), _image("2", "1", 12))),
+            _spec(1, snapshots=(_image("1", "2", 11), _image("2", "1", 12, sectors=_CLUSTER_SECTORS))),
         ))
     ),
     # two snapshots, one with VM state, and VM state that no snapshot holds

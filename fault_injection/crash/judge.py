@@ -71,10 +71,12 @@ class Judge:
     it the disks are qcow2 images and the
     fast judge looks at them; the plain one confirms one in a hundred, and a witness of whatever is corrupt or does not
     open. `OracleError` when the two differ: a bug of this harness.
+    `each` is called for each handful of states: what it raises ends the judging.
     """
 
-    def __init__(self, *, see: See | None = None) -> None:
+    def __init__(self, *, see: See | None = None, each: Callable[[], None] | None = None) -> None:
         self._see = see
+        self._each = each
         self._hung = False
         self.funnel = Funnel()
         self._fast = FastJudge(self.funnel)
@@ -94,14 +96,20 @@ class Judge:
         ):  # fmt: skip
             places = Places(states.columns)
             if self._see is not None:
-                yield from _put_together(self._one_by_one(states, places, self._see), states)
+                yield from _put_together(self._told(self._one_by_one(states, places, self._see)), states)
                 if self._hung:
                     return
                 continue
-            for judged in _put_together(self._fast.judge(states, places), states):
+            for judged in _put_together(self._told(self._fast.judge(states, places)), states):
                 if _is_bad(judged.seen):
                     self._fast.confirm(judged.witnesses.first, judged.seen, states, places)
                 yield judged
+
+    def _told(self, found: Iterator[Alike]) -> Iterator[Alike]:
+        for alike in found:
+            if self._each is not None:
+                self._each()
+            yield alike
 
     def _one_by_one(self, states: States, places: Places, see: See) -> Iterator[Alike]:
         self.funnel.read_set_distinct += len(states)

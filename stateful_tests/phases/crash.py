@@ -44,11 +44,15 @@ SAMPLED: Final = "workloads whose states were sampled"
 DISKS: Final = "sound disks left"
 GONE_ON_WITH: Final = "sound disks left, gone on with"
 NO_NEED: Final = "sound disks left, clean or gone on with before"
+BROKEN_OFF: Final = (
+    "workloads broken off"  # time was up in the midst of them; the laws that they were asked are counted
+)
 LAWS: Final = (
     Law.NO_CRASH, Law.NO_HANG, Law.OPENS, Law.NO_CORRUPTION, Law.DURABLE, Law.ATOMIC_OP, Law.GROUP_CUT,
     Law.SAFE_TO_USE, Law.REPAIR_IS_SAFE,
 )  # fmt: skip
 _STEPS_MAX: Final = 12  # of a random history
+_SECONDS_MIN: Final = 2.0  # that a workload gets, however late it is: most need less, and are whole then
 _LOOKED_AT: Final = 4  # disks that are made for one that is gone on with
 _REST: Final = (1 << 6, 1 << 20)  # with so many of those put off it is gone on in each round
 _BEYOND: Final = (Persistence.ONE_DROPPED, Persistence.ONE_KEPT, Persistence.TWO_DROPPED, Persistence.PREFIX)
@@ -163,6 +167,7 @@ class _Crash:
         self._able = self._target.abilities
         self._reach = REACHES[unit.profile]
         self._going_on = GoingOn(dog)
+        self._begun = 0.0  # the workload at hand, in seconds of the unit
         self._rest: dict[str, tuple[str, ...]] = {}  # by case: under each plan the first disk that is not gone on with
 
     def run(self) -> None:
@@ -235,6 +240,7 @@ class _Crash:
             return
         if self._gatherer.must_stop():
             raise _Stopped
+        self._begun = self._gatherer.seconds
         rest: tuple[str, ...] = ()
         try:
             recorded = record(self._target, setup, operations, dog=self._dog)
@@ -246,7 +252,8 @@ class _Crash:
         if recorded.recording is not None:
             try:
                 rest = self._rest[case] = self._cut(recorded.recording, recorded)
-            except KeyboardInterrupt:  # what was found so far stays, and is counted
+            except (KeyboardInterrupt, _Stopped):  # what was found so far stays, and is counted
+                self._gatherer.answer.counts[BROKEN_OFF] += 1
                 self._gatherer.answer.add_laws(recorded.session.judge.counts)
                 raise
         self._gatherer.ended(recorded.session, case=case, note=rest)
@@ -260,7 +267,7 @@ class _Crash:
         rest: list[str] = []
         more, most = False, self._reach.go_on
         for plan in self._reach.plans:
-            judge = CutJudge(recording, seed=self._unit.seed, dog=self._dog)
+            judge = CutJudge(recording, seed=self._unit.seed, dog=self._dog, each=self._require_time)
             try:
                 left = self._sound(judge, plan)
             finally:
@@ -279,23 +286,29 @@ class _Crash:
     def _sound(self, judge: CutJudge, plan: Plan) -> list[Left]:
         """Keep what speaks against the driver, count and return what is left that may be gone on with."""
         left: list[Left] = []
-        for found in judge.judge(plan):
-            if isinstance(found, Found):
-                self._keep(judge.recording, found)
-            elif found.sound:
-                left.append(found)
-        self._gatherer.answer.counts[DISKS] += _disks_of(left)
+        try:
+            for found in judge.judge(plan):
+                if isinstance(found, Found):
+                    self._keep(judge.recording, found)
+                elif found.sound:
+                    left.append(found)
+        finally:
+            self._gatherer.answer.counts[DISKS] += _disks_of(left)
         return [] if judge.hung else left
 
-    def _go_on(self, judge: CutJudge, ways: Iterable[tuple[Left, Cut]], *, most: int, in_time: bool = False) -> _Went:
-        """Go on with `most` of the disks that were left, those new to this shard; `in_time`: while there is time."""
+    def _require_time(self) -> None:
+        """Break a workload off when time is up, but for one that has only begun."""
+        if self._gatherer.seconds - self._begun > _SECONDS_MIN and self._gatherer.must_stop():
+            raise _Stopped
+
+    def _go_on(self, judge: CutJudge, ways: Iterable[tuple[Left, Cut]], *, most: int) -> _Went:
+        """Go on with `most` of the disks that were left, those new to this shard."""
         going_on, counts = self._going_on, self._gatherer.answer.counts
         looked_at = gone_on_with = 0
         for each, witness in ways:
             if gone_on_with == most:
                 break
-            if in_time and self._gatherer.must_stop():
-                raise _Stopped
+            self._require_time()
             before = len(going_on.tried)
             hung = False
             for found in going_on.go_on(remnant(judge, each, witness)):
@@ -318,6 +331,7 @@ class _Crash:
         if rest_case in self._gatherer.before:
             self._rest[case] = self._gatherer.before[rest_case].note
         elif rest:
+            self._begun = -_SECONDS_MIN  # it had its time when it was cut
             recorded = record(self._target, workload.setup, workload.operations, dog=self._dog)
             if recorded.recording is None:  # it went another way this time
                 return
@@ -336,9 +350,9 @@ class _Crash:
         after: list[str] = []
         more = False
         for plan, start in zip(self._reach.plans, map(int, rest), strict=True):
-            judge = CutJudge(recording, seed=self._unit.seed, dog=self._dog)
+            judge = CutJudge(recording, seed=self._unit.seed, dog=self._dog, each=self._require_time)
             left = [each for each in judge.judge(plan) if isinstance(each, Left) and each.sound]
-            went = self._go_on(judge, islice(witnesses_of(left), start, None), most=most, in_time=True)
+            went = self._go_on(judge, islice(witnesses_of(left), start, None), most=most)
             if judge.hung or went.hung:
                 return ()
             after.append(str(start + went.looked_at))

@@ -39,6 +39,9 @@ from snapcheck.stateful_tests.watchdog import Watchdog, watchdog
 from snapcheck.stateful_tests.work import Control
 
 NAME: Final = "sweep"
+GENERATED: Final = "cases generated"  # as far as they are known: the faults of a case once it was run without any
+RUN: Final = "cases run"
+SKIPPED: Final = "cases skipped"  # on purpose; there was no time for the rest of those that were generated
 _FIRST_OF_TWO: Final = (Blow(), Blow(lands=True))
 _SECOND_OF_TWO: Final = (Blow(),)
 # It closes devices: requests land, bitmaps go, views end, and the state that these lead to would be no new one.
@@ -77,7 +80,8 @@ def scope(profile: Profile, *, devices: int, length: int) -> str:
     groups = "1 device" if devices == 1 else "2 devices" if devices == 2 else "2 and 3 devices"
     faults = ", ".join(blow.words for blow in reach.blows)
     calm = f"; without faults from {reach.calm}" if reach.calm > reach.points else ""
-    return f"length {length} from {reach.points} starting points on {groups}, every fault {faults}{calm}"
+    which = f"length {length} from {reach.points} starting points on {groups}"
+    return f"{which}, every fault {faults} (of operations that are alike one is struck){calm}"
 
 
 def run(unit: Unit, control: Control) -> Answer:
@@ -166,6 +170,7 @@ class _Sweep:
     def run(self) -> None:
         """Run all cases of this shard, or raise `_Stopped`."""
         for state, operations in self._shared_out(self._points(set(), self._reach.calm)):
+            self.counts[GENERATED] += len(operations)
             for operation in operations:
                 self._case(state, operation, ())
         for length in range(1, self._reach.length + 1):
@@ -182,9 +187,13 @@ class _Sweep:
         """Try each operation after `length` - 1 others without a fault, and yield where faults can strike it."""
         for point, (state, operations) in enumerate(self._work(length)):
             self.counts[f"states, length {length}"] += 1
-            alike = like_an_earlier_one(state.world, self._operations(state))
+            self.counts[GENERATED] += len(operations) if length > 1 else 0
+            alike = like_an_earlier_one(state.world, self._operations(state), whatever_way=False)
             for operation in operations:
                 shown = self._case(state, operation, ())
+                faults = sum(len([*faults_at(each, 1, self._reach.blows)]) * (each.times or 0) for each in shown.places)
+                self.counts[GENERATED] += faults
+                self.counts[SKIPPED] += faults if shown.broken or operation in alike else 0
                 self.counts["operations like another one, tried without faults"] += operation in alike
                 self.counts["operations that break a law without a fault"] += shown.broken
                 if not shown.broken and operation not in alike:
@@ -291,10 +300,13 @@ class _Sweep:
     def _strike(self, trial: _Trial, place: Place, at: int) -> bool:
         """Run the cases of one place; return whether there was anything to strike."""
         met = False
-        for fault in faults_at(place, at, self._reach.blows):
+        faults = [*faults_at(place, at, self._reach.blows)]
+        for fault in faults:
+            self.counts[GENERATED] += place.times is None
             met = self._case(trial.state, trial.operation, (fault,)).met or met
             if not met:
                 self.counts["faults that struck nothing"] += 1
+                self.counts[SKIPPED] += 0 if place.times is None else len(faults) * (place.times - at + 1) - 1
                 break
         return met
 
@@ -336,15 +348,28 @@ class _Sweep:
     ) -> _Shown:  # fmt: skip
         """Run one case, unless an earlier run has; return what it showed."""
         name = _name_of(state, operation, faults, care)
-        known = self._gatherer.before.get(name)
-        if known is not None:
-            return _Shown.remembered(known.note)
         if name in self._shown:
             return self._shown[name]
+        known = self._gatherer.before.get(name)
+        if known is not None:
+            shown: _Shown | None = _Shown.remembered(known.note)
+        else:
+            shown = self._perform(state, operation, faults, care, name)
+        self.counts[GENERATED] += care is Care.LIVE or len(faults) > 1  # of these nobody knew
+        self.counts[SKIPPED if shown is None else RUN] += 1
+        shown = _Shown() if shown is None else shown
+        if self._singly:
+            self._shown[name] = shown
+        return shown
+
+    def _perform(  # what a case is
+        self, state: _State, operation: Operation, faults: tuple[Fault, ...], care: Care, name: str
+    ) -> _Shown | None:
+        """Run one case; return what it showed, None when its state can not be reached any more."""
         self._require_time()
         session = self._open(state.way, anew=not faults, care=care)
         if session is None or session.over:
-            return _Shown()
+            return None
         with session:
             found = session.step(operation, faults, everywhere=not faults)
             step = session.history.steps[-1]
@@ -355,8 +380,6 @@ class _Sweep:
             if care is Care.LIVE:
                 self._gatherer.heard(session, session.finish())
             self._gatherer.ended(session, case=name, note=shown.note)
-        if self._singly:
-            self._shown[name] = shown
         return shown
 
     def _places(self, step: Step, targets: Targets) -> tuple[Place, ...]:

@@ -1,7 +1,7 @@
 """What may be left when the power goes at the end of a recording, held against the model and the laws."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, TypeVar
 
@@ -79,6 +79,7 @@ class CutJudge:
 
     told_max  so much evidence is given of the same law on the same device; the rest is counted
     dog       ends a look that does not end
+    each      is called for each handful of disks: what it raises ends the judging, and the funnel lacks that device
     hung      one had to be ended: no more disks are looked at
     laws      by law: how often it was checked, and how often it was broken
     funnel    how many states there were at each stage
@@ -88,6 +89,7 @@ class CutJudge:
     seed: int = 0
     told_max: int = _TOLD_MAX
     dog: Watchdog | None = None
+    each: Callable[[], None] | None = None
     hung: bool = False
     laws: dict[Law, list[int]] = field(default_factory=lambda: {law: [0, 0] for law in Law})
     funnel: Funnel = field(default_factory=Funnel)
@@ -110,7 +112,7 @@ class CutJudge:
     def _judge(self, persistence: Persistence, plan: Plan) -> Iterator[Found | Left]:
         left: dict[str, list[Left]] = {}
         for device in self.recording.devices:
-            judge = new_judge(self.recording.target, self.dog)
+            judge = new_judge(self.recording.target, self.dog, each=self.each)
             for judged in judge.judge(
                 self.recording.log, self.recording.bases[device], device=device, persistence=persistence,
                 fill=plan.fill, since=self.recording.since, bound=plan.bound, seed=self.seed,

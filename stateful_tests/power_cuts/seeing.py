@@ -1,5 +1,6 @@
 """What is seen of a disk that a power cut left: by the engine's own eyes, or by those of the driver under test."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -15,9 +16,9 @@ from snapcheck.stateful_tests.watchdog import HangError, Watchdog, watching
 _DIED = "died: "  # before what a driver died of
 
 
-def new_judge(target: Target, dog: Watchdog | None = None) -> Judge:
+def new_judge(target: Target, dog: Watchdog | None = None, *, each: Callable[[], None] | None = None) -> Judge:
     """Return who judges the disks of a target: the fast judge for qcow2 images, else the driver itself."""
-    return Judge() if target.format == "qcow2" else Judge(see=eyes_of(target, dog))
+    return Judge(see=None if target.format == "qcow2" else eyes_of(target, dog), each=each)
 
 
 def eyes_of(target: Target, dog: Watchdog | None = None) -> See:

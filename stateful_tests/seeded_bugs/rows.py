@@ -126,7 +126,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "B40": _MEMORY,
     "B41": "images with an external data file are refused",
     "B47": "the limit keeps an integer from overflowing, which Python's do not",
-    "B48": "a table beyond the end of the file is refused first, so this limit never decides",
+    "B48": "only in a file of more than 32 MiB does it decide, and what it lets in takes long to read, no more",
     "B50": "a checker that says too little looks like a sound image; the harness judges with its own",
     "B51": "integers do not overflow here",
     "B52": _NO_TOOL,

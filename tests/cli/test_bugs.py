@@ -41,7 +41,14 @@ class Hunt:
         scores = [self.finds(bug) for bug in (bugs[:1] if self.broken_off else bugs)]
         for done, score in enumerate(scores, 1):
             listener.on_score(score, done=done, of=len(bugs))
-        return Scoreboard("0.1.0", options.profile.value, options.seconds_each, options.seed, len(bugs), tuple(scores))
+        return Scoreboard(
+            "0.1.0",
+            options.profile.value,
+            options.seconds_each,
+            options.seed,
+            tuple(bug.name for bug in bugs),
+            tuple(scores),
+        )
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def score(
 
 
 BOARD = Scoreboard(
-    "0.1.0", "default", 60.0, 0, 4,
+    "0.1.0", "default", 60.0, 0, ("both", "late", "one", "none"),
     (
         score("both", SWEEP, WALK, reproducer=Reproducer(6, 2), blind=BLIND),
         score("one", SWEEP, reproducer=Reproducer(7, 0)),
@@ -50,15 +50,19 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
     scoreboard.write(tmp_path / "out", BOARD)
     read = json.loads((tmp_path / "out" / scoreboard.JSON).read_text())
     assert (read["bugs"], read["tried"], read["found"], read["missed"]) == (4, 3, 2, ["none"])
+    assert read["not_hunted"] == ["late"]
     assert read["scores"][0]["seconds"] == 0.5
     assert read["scores"][0]["baselines"]["random"]["seconds"] == 8.0
     assert read["scores"][2]["operations"] is None
     suite = Xml.fromstring((tmp_path / "out" / scoreboard.JUNIT).read_text())  # noqa: S314  # our own file
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "0")
+    assert [suite.get(counter) for counter in ("tests", "failures", "errors", "skipped")] == ["4", "1", "0", "1"]
     assert [case.get("name") for case in suite if case.find("failure") is not None] == ["none"]
+    (skipped,) = (case for case in suite if case.find("skipped") is not None)
+    assert skipped.get("name") == "late"
+    assert skipped[0].get("message") == "not hunted: the run ended before its turn came"
 
 
 def test_a_bug_that_nobody_could_look_for_is_an_error_and_no_failure() -> None:
-    board = Scoreboard("0.1.0", "quick", 10.0, 0, 1, (score("odd", trouble="the harness itself failed"),))
+    board = Scoreboard("0.1.0", "quick", 10.0, 0, ("odd",), (score("odd", trouble="the harness itself failed"),))
     suite = scoreboard.to_xml(board)
     assert (suite.get("failures"), suite.get("errors")) == ("0", "1")

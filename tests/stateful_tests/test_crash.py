@@ -37,7 +37,7 @@ from snapcheck.model.operations import (
 )
 from snapcheck.model.setup import DeviceSpec, Semantics, Setup, Unfinished
 from snapcheck.model.step import start as first_state
-from snapcheck.reports import reproducer
+from snapcheck.reports import reproducer, timeline
 from snapcheck.reports.verdict import Verdict
 from snapcheck.reports.words import cut_words
 from snapcheck.stateful_tests.gather import Gatherer
@@ -174,6 +174,50 @@ def test_a_phase_that_is_interrupted_counts_the_laws_that_it_found_broken(monkey
     answer = next(each for shard in range(SHARDS) if (each := answer_to(POWER_CUTS[0].driver, shard=shard)).failures)
     assert answer.interrupted
     assert answer.laws[answer.failures[0].evidence[0].law][1] > 0
+
+
+class _Impatient(Control):
+    """Asks for the end after it was asked so many times."""
+
+    def __init__(self, patience: int) -> None:
+        super().__init__(lambda _: None)
+        self.left = patience
+
+    def stop_asked(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+LATE = Unit(
+    driver="qcow2", phase=crash.NAME, semantics=Semantics.CLASSIC, devices=2, seed=3, shard=0, histories=None,
+    seconds=None, profile=Profile.QUICK,
+)  # fmt: skip
+
+
+def test_a_workload_is_broken_off_when_time_is_up_and_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given how often somebody asks for the time while the disks of the first workload are judged
+    patient = _Impatient(1 << 20)
+    monkeypatch.setattr(crash, "_SECONDS_MIN", 0.0)
+    whole = crash.run(replace(LATE, histories=1), patient)
+    asked = (1 << 20) - patient.left
+    # When it is up in the midst of that, or while it is gone on with some of them
+    early, late = crash.run(LATE, _Impatient(asked // 2)), crash.run(LATE, _Impatient(asked - 1))
+    # Then that workload is no history either way, and nothing counts as judged that was not
+    for answer in (early, late):
+        assert (answer.histories, answer.digests, answer.out_of_time, answer.length) == (0, [], True, 0)
+        assert answer.counts[crash.BROKEN_OFF] == 1
+    assert early.counts[timeline.ENUMERATED] == early.laws[Law.OPENS][0] == 0
+    assert late.counts[timeline.ENUMERATED] == whole.counts[timeline.ENUMERATED]
+    assert 0 < late.laws[Law.OPENS][0] <= whole.laws[Law.OPENS][0]
+
+
+def test_a_workload_that_takes_no_longer_than_most_is_finished_however_late_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(crash, "_SECONDS_MIN", 600.0)
+    answer = crash.run(LATE, _Impatient(1))
+    assert (answer.histories, answer.out_of_time, answer.counts[crash.BROKEN_OFF]) == (1, True, 0)
+    assert answer.counts == answer_to(histories=1).counts
 
 
 # --- the engine -----------------------------------------------------------------------------------

@@ -79,4 +79,4 @@ def test_who_is_interrupted_keeps_what_there_is() -> None:
 
     board = hunt_all((bug_named(EASY), bug_named(ALSO_EASY)), BRIEF, Keeps(interrupt))
     assert [score.bug for score in board.scores] == [EASY]
-    assert board.wanted == 2
+    assert board.not_hunted == (ALSO_EASY,)

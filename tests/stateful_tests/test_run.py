@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from snapcheck.impl.blockfile import BlockError, BlockFile
@@ -38,7 +39,7 @@ from snapcheck.stateful_tests.session import (
     GROUP_OPERATIONS_STRUCK,
 )
 from snapcheck.stateful_tests.shrink import Shrunk
-from snapcheck.stateful_tests.units import Answer, Failure, Unit
+from snapcheck.stateful_tests.units import Answer, Failure, Profile, Unit
 from snapcheck.stateful_tests.violations import Violations
 from snapcheck.stateful_tests.work import Control
 
@@ -109,6 +110,16 @@ def test_several_processes_find_what_one_finds() -> None:
     ]
     assert alone.coverage == together.coverage
     assert told(alone) == told(together)
+
+
+def test_the_digests_of_all_histories_stand_in_the_order_of_shards_whoever_was_first() -> None:
+    options = RunOptions(phases=("walk", "stateful"), profile=Profile.QUICK, histories=20)
+    alone, together = (run_driver(QCOW2, replace(options, jobs=jobs), Silent()) for jobs in (1, 2))
+    assert [(each.phase, each.number) for each in alone.shards] == [
+        (phase, shard) for phase in ("walk", "stateful") for shard in range(SHARDS)
+    ]
+    assert alone.shards == together.shards
+    assert sum(len(each.digests) for each in alone.shards) == sum(each.histories for each in alone.result.phases)
 
 
 @pytest.mark.parametrize("histories", [1, SHARDS + 3, 30])

@@ -19,6 +19,8 @@ from snapcheck.model.operations import (
     AllCreate,
     Create,
     Delete,
+    Goto,
+    LoadTmp,
     Operation,
     SubmitWrite,
     Write,
@@ -32,7 +34,7 @@ from snapcheck.stateful_tests.phases import sweep, walk
 from snapcheck.stateful_tests.seeded_bugs import CANARY, SeededBug
 from snapcheck.stateful_tests.seeded_bugs.planting import in_layers
 from snapcheck.stateful_tests.session import Session
-from snapcheck.stateful_tests.small_operations import small_operations
+from snapcheck.stateful_tests.small_operations import like_an_earlier_one, small_operations
 from snapcheck.stateful_tests.starting_points import Start, starting_points
 from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
 from snapcheck.stateful_tests.work import Control
@@ -157,6 +159,51 @@ def test_devices_that_are_alike_count_as_one_for_operations_on_one() -> None:
     assert {getattr(operation, "device", "d0") for operation in different} == {"d0", "d1", "d1/file"}
 
 
+def struck_in(point: Start) -> list[Operation]:
+    with Session(QCOW2, point.setup) as session:
+        for operation in point.before:
+            session.step(operation)
+        operations = small_operations(session.world)
+        alike = like_an_earlier_one(session.world, operations, whatever_way=False)
+    return [operation for operation in operations if operation not in alike]
+
+
+def test_every_way_through_a_driver_is_struck_once() -> None:
+    # Given three devices that are alike, with one snapshot
+    struck = struck_in(starting_points(devices_max=3, semantics=Semantics.CLASSIC, prepared=True)[1])
+    # When those operations are left out that do what another one does
+    # Then each way to name the snapshot is still among them
+    deletes = {(each.snapshot_id, each.name) for each in struck if isinstance(each, Delete)}
+    assert {("1", None), ("1", "a"), (None, "a")} <= deletes
+    assert {each.snapshot_id for each in struck if isinstance(each, Goto)} == {"1", "a", "n"}
+    loads = {(each.snapshot_id, each.name) for each in struck if isinstance(each, LoadTmp)}
+    assert loads == {("1", None), (None, "a")}
+
+
+def test_a_child_is_struck_as_well_as_the_node_over_it() -> None:
+    over = Setup((DeviceSpec("d0", Kind.RAW_OVER, sectors=16), DeviceSpec("d1", Kind.RAW_OVER, sectors=16, tag=9)))
+    struck = struck_in(Start(over, (AllCreate("a"),)))
+    for kind in (Create, Goto, Delete):
+        nodes = Counter(each.device for each in struck if isinstance(each, kind))
+        assert nodes["d0"]
+        assert nodes["d1"]
+        assert nodes["d0/file"]  # one child is enough
+        assert not nodes["d1/file"]
+
+
+@pytest.mark.parametrize("profile", [Profile.QUICK, Profile.DEFAULT, Profile.DEEP])
+def test_single_operations_go_to_smaller_and_to_larger_snapshots(profile: Profile) -> None:
+    points = starting_points(devices_max=3, semantics=Semantics.CLASSIC, prepared=True)
+    taken = [
+        (snapshot.sectors, spec.sectors)
+        for point in points[: sweep.REACHES[profile].points]
+        for spec in point.setup.devices
+        for snapshot in spec.snapshots
+    ]
+    assert any(then < now for then, now in taken)
+    assert any(then > now for then, now in taken)
+
+
 def test_only_what_the_system_performs_is_tried() -> None:
     assert {kind_of(each) for each in small_operations(start(PAIR), kinds=("write", "list"))} == {"write", "list"}
 
@@ -176,6 +223,10 @@ def test_shards_share_the_cases_and_each_ends_by_itself() -> None:
     assert [errors_of(answer) for answer in answers] == [[]] * SHARDS
     assert sum(answer.histories for answer in answers) > 300
     assert answer_to(shard=3, devices=1).digests == answers[3].digests
+    for answer in answers:
+        counts = answer.counts
+        assert counts[sweep.RUN] == answer.histories
+        assert counts[sweep.GENERATED] == counts[sweep.RUN] + counts[sweep.SKIPPED]
 
 
 def test_longer_sequences_come_when_the_short_ones_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +260,16 @@ def test_what_no_fault_is_needed_for_shows_before_the_first_fault(bug: str, monk
 def test_time_that_runs_out_ends_it_with_what_it_has() -> None:
     answer = answer_to(histories=7)
     assert (answer.histories, answer.length, answer.out_of_time) == (7, 0, True)
+
+
+def test_a_sweep_that_ends_early_says_out_of_how_many() -> None:
+    # Given how many cases of length 1 a shard has
+    whole = answer_to(devices=1)
+    # When its time is over before it has tried them all
+    counts = answer_to(devices=1, histories=whole.histories - 9).counts
+    # Then it knows how many there are
+    assert counts[sweep.RUN] == whole.histories - 9
+    assert counts[sweep.GENERATED] == whole.counts[sweep.GENERATED]
 
 
 @pytest.mark.parametrize("bug", CANARY, ids=lambda bug: bug.name)
