@@ -42,6 +42,7 @@ class Device:
     """One device: its disk, and how it is open. It is `present` while it has a medium, or `away` for a while.
 
     `dead`: it has a medium, but its driver is closed (W-26), and it stays so until somebody opens it again.
+    `held`: why QEMU did not close it when it was to; in the next QEMU it is as it is described here.
     `sizes_vary`: going back to a snapshot may give it another size. `bitmaps` are those of its nodes: node and name.
     """
 
@@ -50,6 +51,7 @@ class Device:
     read_only: bool
     present: bool = False
     dead: bool = False
+    held: str = ""
     exported: bool = False
     away: bool = False
     sizes_vary: bool = False
@@ -92,7 +94,7 @@ class Devices:
         self.by_name[device.name] = device
         present, bitmaps = device.present, sorted(device.bitmaps)
         device.present = device.exported = device.dead = False
-        device.guest = None
+        device.guest, device.held = None, ""
         if present:
             with suppress(RefusedError):
                 self.open(device)
@@ -118,6 +120,17 @@ class Devices:
         """Close a device that is open. Errors of its last writes are not told, nor are they by QEMU."""
         self._let_go(device)
         device.present = device.dead = False
+
+    def close_or_hold(self, device: Device) -> None:
+        """Close a device; of one that QEMU does not let go, write what a close writes, and note why it is `held`."""
+        try:
+            self.close(device)
+        except RefusedError as error:
+            device.held = str(error)
+            self._flush(device)
+            self._withdraw([device])
+            device.present = False
+            device.bitmaps.clear()
 
     def bury(self, device: Device) -> None:
         """Have QEMU forget a device whose driver is closed: as long as it is there, QEMU shows no device at all."""
@@ -147,9 +160,16 @@ class Devices:
 
     def reopen(self, device: Device, *, read_only: bool) -> None:
         """Close a device and open it in that mode; `RefusedError` when it can not be opened: then it stays closed."""
-        self.close(device)
+        self.close_or_hold(device)
         device.read_only = read_only
-        self.open(device)
+        self.open_unless_held(device)
+
+    def open_unless_held(self, device: Device) -> None:
+        """Open a device that is closed; one that is held is opened in the next QEMU."""
+        if device.held:
+            device.present = True
+        else:
+            self.open(device)
 
     def remove_all(self) -> None:
         """Take all devices away; `RefusedError` when QEMU does not let one go."""
@@ -165,12 +185,17 @@ class Devices:
     def flush_all(self) -> None:
         """Have a guest of each device flush it, as far as that goes."""
         for device in self.by_name.values():
-            if device.is_open and not device.read_only:
-                if device.guest is None:
-                    self.export_from(device)
-                with suppress(BlockError):
-                    if device.guest is not None:
-                        device.guest.request(Command.FLUSH)
+            if not device.held:
+                self._flush(device)
+
+    def _flush(self, device: Device) -> None:
+        if not device.is_open or device.read_only:
+            return
+        if device.guest is None:
+            self.export_from(device)
+        with suppress(BlockError):
+            if device.guest is not None:
+                device.guest.request(Command.FLUSH)
 
     # --- exports ----------------------------------------------------------------------------------
     def guest_of(self, device: Device, size: int) -> Guest:

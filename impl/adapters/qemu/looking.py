@@ -102,6 +102,12 @@ class Looker:
         image = self._image(device)
         return None if image is None else cast("int", image["virtual-size"])
 
+    def names_now(self) -> dict[str, list[str]]:
+        """Return the names of the snapshots that each node shows; unlike what a look shows, they are not kept."""
+        return {
+            node["node-name"]: [each["name"] for each in node["image"].get("snapshots", ())] for node in self._nodes()
+        }
+
     def look(self, device: Device, level: Level) -> Observation:
         """Look at `device`; at level full it is closed and opened. `HeldError` when it can not be closed."""
         if not device.present:

@@ -7,6 +7,7 @@ outside, and every read and write below QEMU is seen.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from snapcheck.impl.adapters.qemu import nbd
@@ -67,6 +68,7 @@ class QemuSystem:
             raise StartError(f"QEMU is judged by its own release's semantics: --semantics modern, not {semantics}")
         self._disks = disks
         self._closed = False
+        self._held: dict[str, str] = {}  # devices that QEMU did not close when it was to, and why: to be told of them
         self._take_process()
         self._table: Mapping[type[Operation], Callable[[Any], Result]] = self.operations()
 
@@ -158,6 +160,7 @@ class QemuSystem:
         begun = time.time_ns()
         self._looker.changed(several=isinstance(operation, _SEVERAL))
         try:
+            self._leave_what_holds()
             return self._table[type(operation)](operation)
         except RefusedError as error:
             return refusal(str(error), self._devices.by_name)
@@ -170,13 +173,22 @@ class QemuSystem:
         """Look at a device; at level full it is closed and opened."""
         found = self._devices.by_name[device]
         try:
-            return self._looker.look(found, level)
+            self._leave_what_holds()
+            seen = self._looker.look(found, level)
+            return replace(seen, held=self._held.pop(device, ""))
         except HeldError as held:
             self._restart()
             seen = Observation(device, level, held.memory, self._looker.view(found), held=str(held))
             return self._looker.whole(seen, found)
         except DEAD as error:
             raise CrashError(self._obituary(error)) from error
+
+    def _leave_what_holds(self) -> None:
+        """Go on in another QEMU when this one did not close a device in an operation: no fault strikes any more now."""
+        held = {device.name: device.held for device in self._devices.by_name.values() if device.held}
+        if held:
+            self._held.update(held)
+            self._restart()
 
     def _restart(self) -> None:
         """End a QEMU that holds on to a device, and open everything in another: there is no other way on."""
@@ -335,9 +347,9 @@ class QemuSystem:
         if operation.present and device.spec.kind is Kind.EMPTY:
             return NO_MEDIUM
         if device.present:
-            self._devices.close(device)
+            self._devices.close_or_hold(device)
         if operation.present:
-            self._devices.open(device)
+            self._devices.open_unless_held(device)
         return OK
 
 

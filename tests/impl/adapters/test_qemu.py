@@ -52,7 +52,7 @@ from snapcheck.model.operations import (
 from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Semantics, Setup
 from snapcheck.stateful_tests.power_cuts.judging import CutJudge, Found, Left, Plan
 from snapcheck.stateful_tests.power_cuts.recording import record
-from snapcheck.stateful_tests.session import Session
+from snapcheck.stateful_tests.session import Care, Session
 
 pytestmark = pytest.mark.usefixtures("running_qemu")
 PLAIN = (Kind.DRIVER, Kind.DRIVER)
@@ -86,6 +86,14 @@ def test_a_saved_machine_comes_back_with_the_content_of_all_its_disks(driver: st
     writes = Write("d0", 0, 8, 20), Write("d1", 8, 8, 21)
     steps, found = performed(SaveVm("a"), *writes, SaveVm("a"), *writes, LoadVm("a"), DelVm("a"), driver=driver)
     assert [step.result.errno for step in steps] == [Errno.OK] * 8
+    assert found == []
+
+
+@pytest.mark.parametrize("driver", ["qemu", "qemu-jobs"])
+def test_a_machine_is_saved_under_a_name_that_two_snapshots_have(driver: str) -> None:
+    names = ("n" * 255 + "x", "n" * 255 + "y")  # both are cut to the same 255 bytes
+    steps, found = performed(*map(SaveVm, names), SaveVm("n" * 255), driver=driver)
+    assert [step.result.errno for step in steps] == [Errno.OK] * 3
     assert found == []
 
 
@@ -318,6 +326,24 @@ def test_a_qemu_with_a_node_that_nobody_took_away_serves_no_other_history() -> N
         process = KEEPER.lent[-1]
         process.monitor.execute("blockdev-add", {"driver": "null-co", "node-name": "left"})
     assert not process.alive
+
+
+@pytest.mark.parametrize(
+    "closing",
+    [Reopen("d0"), SetReadOnly("d0", read_only=True), SetMedium("d0", present=False)],
+    ids=lambda it: it.__class__.__name__,
+)
+def test_an_operation_that_closes_a_disk_which_a_savevm_holds_is_done_and_the_hold_is_told_once(
+    closing: Operation,
+) -> None:
+    writes_fail = IoFault("d0", "write", Fails(), at=2, times=0)
+    with Session(find_target("qemu"), group(PLAIN), care=Care.LIVE) as session:
+        failed = session.step(SaveVm("a"), (writes_fail,))
+        session.step(Write("d0", 0, 16, 20))
+        told = session.step(closing)
+        others = session.step(Write("d1", 0, 16, 21)) + session.step(SetMedium("d0", present=True)) + session.finish()
+    assert [each for each in failed + others if each.severity is Severity.ERROR] == []
+    assert [(each.law, each.actual) for each in told] == [(Law.NO_CRASH, "Block device d0 is in use")]
 
 
 def test_an_image_in_use_is_held_also_below_another_node() -> None:
