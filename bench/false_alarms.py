@@ -35,6 +35,7 @@ def main() -> int:
         wanted = tuple(name for name in PHASES if (states_left if name == "crash" else steps_left))
         result = _round(seed, wanted, asked.jobs)
         if any(each.severity is Severity.ERROR for each in result.violations):
+            REPORT.mkdir(exist_ok=True)
             folder.write(REPORT, result)
             print(f"a false alarm, with seed {seed}: see {REPORT}/report.html")
             return 1
