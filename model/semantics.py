@@ -274,10 +274,13 @@ def _driver_goto(device: Device, text: str, blow: Blow | None, *, busy: bool) ->
         return (failure(_lookup_errors(device, snapshot) | errors, message=True),)
     new = Allowed(_reverted(device, snapshot))
     done = Reply(SAID, (new,))
+    # Where nothing can be shared, VM state that is a snapshot's can not be the active state's as well (B.3 step 7).
+    alone = device.spec.unshared and snapshot.vmstate != b""
+    refused = refusal(Errno.EINVAL, message=True) if alone else ()
     if not errors:
-        return (done,)
+        return done, *refused
     states = (Allowed(device), Allowed(new.state, AFTER_COMMIT)) if blow is not None and blow.io else ()
-    return done, Reply(Expected(errors, message=True), states)
+    return done, *refused, Reply(Expected(errors, message=True), states)
 
 
 def by_id_or_name(device: Device, text: str) -> Snapshot | None:

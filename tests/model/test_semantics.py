@@ -262,6 +262,20 @@ def test_where_nothing_can_be_shared_a_snapshot_of_what_takes_room_is_refused() 
     assert (outcome.expected.first_bad, outcome.devices) == ("d0", {})
 
 
+def test_where_nothing_can_be_shared_goto_may_be_refused_by_the_vm_state_that_it_would_bring_back() -> None:
+    def created(world: World, sn: Create) -> World:
+        taken = next(each for each in step(world, sn, ()) if each.expected.errnos == frozenset({OK}))
+        return World({"d0": only_state(taken.devices["d0"])}, world.semantics)
+
+    empty = start(Setup((DeviceSpec("d0", sectors=8, unshared=True),)))
+    without = created(empty, Create("d0", "a"))
+    kept = created(after(empty, VmstateWrite("d0", 0, 100, 3)), Create("d0", "a", 100))
+    assert [outcome.expected.errnos for outcome in step(without, Goto("d0", "a"), ())] == [frozenset({OK})]
+    assert {outcome.expected.errnos for outcome in step(kept, Goto("d0", "a"), ())} == {
+        frozenset({OK}), frozenset({EINVAL}),
+    }  # fmt: skip
+
+
 def test_create_without_a_driver_leaves_the_id_in_sn_alone() -> None:
     assert answer(EMPTY, Create("d0", "x", 5)).sn == (SnapshotInfo("", "x", 5),)
     assert answer(given(kind=Kind.PLAIN), Create("d0", "x", 5)).sn == (SnapshotInfo("", "x", 5),)
