@@ -14,9 +14,9 @@ from snapcheck.model.law_names import Severity
 from snapcheck.reports import reproducer
 from snapcheck.reports.files import write_whole
 from snapcheck.reports.verdict import RunResult, ViolationReport
+from snapcheck.stateful_tests.shrink import READABLE
 
 NAME: Final = "corpus"  # of the phase that replays it
-READABLE: Final = 16  # operations; what is longer and might be shorter helps nobody, and takes its time
 _PATTERN: Final = "test_*.py"
 
 

@@ -329,9 +329,7 @@ class Session:
 
     def _closely(self, operation: Operation, result: Result, purpose: Purpose, *, struck: bool) -> bool:
         """Tell whether what was touched deserves a close look: a failure, a fault, the end of going on after one."""
-        if self._care is Care.ASKED:
-            return False
-        if self._care is Care.LIVE:
+        if self._care in {Care.ASKED, Care.LIVE}:
             return False
         if purpose is Purpose.PROBE and self._care is not Care.CLOSE:
             return isinstance(operation, Delete)  # the last of them

@@ -24,7 +24,7 @@ SECONDS_DEFAULT: Final = 10.0
 _CLOSEST_FIRST: Final = tuple(Care)[::-1]
 _ROUGHLY: Final = (Care.LATE, Care.LIVE, Care.USUAL)  # the less is looked at, the faster a candidate is tried
 _SHORT: Final = 4  # steps; a history like that needs no rough cut
-_READABLE: Final = 16  # steps; a longer history helps nobody,
+READABLE: Final = 16  # steps; a longer history helps nobody,
 _PATIENCE: Final = 4  # so that where there are few seconds it gets so many times as long,
 _PATIENCE_SECONDS_MAX: Final = 4.0  # up to these
 
@@ -202,7 +202,7 @@ class _Shrinker:
         return run_again(self._target, history, care=care, telling=telling, law=law, impatient=law is Law.NO_HANG)
 
     def _late(self) -> bool:
-        is_long = len(self._best.history.steps) > _READABLE
+        is_long = len(self._best.history.steps) > READABLE
         return time.monotonic() - self._begun > (self._seconds_if_long if is_long else self._seconds)
 
     def _take(self, candidate: History, *, even_late: bool = False) -> bool:

@@ -44,9 +44,7 @@ SAMPLED: Final = "workloads whose states were sampled"
 DISKS: Final = "sound disks left"
 GONE_ON_WITH: Final = "sound disks left, gone on with"
 NO_NEED: Final = "sound disks left, clean or gone on with before"
-BROKEN_OFF: Final = (
-    "workloads broken off"  # time was up in the midst of them; the laws that they were asked are counted
-)
+BROKEN_OFF: Final = "workloads broken off"  # time was up in their midst; the laws that they were asked are counted
 LAWS: Final = (
     Law.NO_CRASH, Law.NO_HANG, Law.OPENS, Law.NO_CORRUPTION, Law.DURABLE, Law.ATOMIC_OP, Law.GROUP_CUT,
     Law.SAFE_TO_USE, Law.REPAIR_IS_SAFE,

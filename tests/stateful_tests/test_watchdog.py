@@ -73,6 +73,6 @@ def test_the_time_in_which_the_process_was_stopped_is_not_held_against_an_operat
     assert child.stdout is not None
     assert child.stdout.readline() == "begun\n"
     child.send_signal(signal.SIGSTOP)
-    time.sleep(2.5)
+    time.sleep(2.5)  # longer than the operation may take
     child.send_signal(signal.SIGCONT)
     assert child.communicate("go on\n", timeout=60)[0] == "ended\n"
