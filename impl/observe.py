@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from snapcheck.impl.blockfile import BlockFile
+from snapcheck.impl.blockfile import BlockError, BlockFile
 from snapcheck.impl.callers import VM_STATE_BYTES_MAX
 from snapcheck.impl.checked import CheckedDriver, CrashError, Failure, open_checked
 from snapcheck.impl.device import Device
@@ -199,9 +199,27 @@ def contents_of(
         return None
     reader = _Reader(disk, open_driver, able, tags or Tags())
     try:
-        return tuple(reader.held(snapshots, place) for place in range(len(snapshots)))
+        held = [reader.held(snapshots, place) for place in range(len(snapshots))]
     finally:
         reader.close()
+    return _with_entries(held, disk) if able.format == "qcow2" and held else tuple(held)
+
+
+def _with_entries(held: Sequence[SnapshotContent | None], disk: BlockFile) -> tuple[SnapshotContent | None, ...]:
+    """Return `held` with what the entries of the qcow2 image on `disk` say beyond what the API shows."""
+    from snapcheck.impl.qcow2.layout import ImageError  # noqa: PLC0415  # most drivers do not need it
+    from snapcheck.impl.qcow2.state import read_header, read_snapshots  # noqa: PLC0415
+
+    try:
+        entries = read_snapshots(disk, read_header(disk)).entries
+    except (ImageError, BlockError):
+        return tuple(held)  # a checker says so
+    if len(entries) != len(held):
+        return tuple(held)
+    return tuple(
+        each and replace(each, stored_sectors=sectors_of(entry.disk_size), extra=entry.extra)
+        for each, entry in zip(held, entries, strict=True)
+    )
 
 
 def selectors_by_pair(snapshots: Sequence[SnapshotInfo], place: int) -> list[Selector]:

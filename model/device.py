@@ -27,12 +27,16 @@ class Content(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A snapshot: the entry as stored (uncut), and what it holds. `vmstate` is None where nothing is promised of it."""
+    """A snapshot: the entry as stored (uncut), and what it holds. `vmstate` is None where nothing is promised of it.
+
+    `extra` is data that nobody here knows and the entry had beforehand: it survives (SPEC G.10).
+    """
 
     info: SnapshotInfo
     sectors: int
     content: Content
     vmstate: bytes | None = b""
+    extra: bytes = b""
 
 
 class Image(NamedTuple):

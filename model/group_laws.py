@@ -135,9 +135,13 @@ def nobody_skipped(facts: StepFacts) -> Judged:
     for name, look in facts.bound(Law.NOBODY_SKIPPED):
         if name in facts.walk:
             bad = look.effect_missing()
-            summary = "reported success without its effect on"
-            yield bad and differs(Law.NOBODY_SKIPPED, name, f"{facts.kind} {summary} {name}", bad)
+            yield bad and differs(Law.NOBODY_SKIPPED, name, f"{facts.kind} reported success {_amiss(look)} {name}", bad)
     yield from _skipped_by_delete(facts)
+
+
+def _amiss(look: Look) -> str:
+    idle = look.before == look.state  # the name is nowhere on it, say
+    return "and changed a device where it had nothing to do," if idle else "without its effect on"
 
 
 def _skipped_by_delete(facts: StepFacts) -> Judged:
@@ -197,10 +201,11 @@ def _created_once(facts: StepFacts, name: str, look: Look) -> bool:
 
 
 def all_or_nothing(facts: StepFacts) -> Judged:
-    """Nothing may be left anywhere of a failed transaction, unless a second fault hits the rollback."""
-    if _rollback_struck(facts):
-        return
+    """Nothing may be left anywhere of a failed transaction, but where a second fault hits the rollback."""
+    struck = _struck_in_rollback(facts)
     for name, look in facts.bound(Law.ALL_OR_NOTHING):
+        if name in struck:
+            continue
         bad = _changed(look)
         if bad and look.note and not look.differences:  # the model knows why the driver could not take it back
             summary = f"{facts.kind} failed and changed the list of {name} ({look.note})"
@@ -209,13 +214,17 @@ def all_or_nothing(facts: StepFacts) -> Judged:
             yield bad and error(Law.ALL_OR_NOTHING, name, f"{facts.kind} failed and changed the list of {name}", *bad)
 
 
-def _rollback_struck(facts: StepFacts) -> bool:
-    """Tell whether a fault struck the rollback, which is where a transaction deletes: then it can not be promised."""
+def _struck_in_rollback(facts: StepFacts) -> Collection[str]:
+    """Return the devices on which a fault struck the rollback, which is where a transaction deletes.
+
+    All of them where calls are not visible, once anything was struck that may have been the rollback.
+    """
     if not facts.abilities.calls:  # struck more than once; or once, and that is not what the failure is about
         told = {getattr(fault.effect, "errno", None) for fault in facts.step.met if isinstance(fault, IoFault)}
-        return len(facts.trace.struck) > 1 or (bool(told) and facts.step.result.errno not in told)
+        may_be = len(facts.trace.struck) > 1 or (bool(told) and facts.step.result.errno not in told)
+        return facts.before.devices if may_be else ()
     rollback = next((call.entered for call in facts.trace.calls if call.function == "delete"), len(facts.step.events))
-    return any(isinstance(event, FaultMet) for event in facts.step.events[rollback:])
+    return {event.device for event in facts.step.events[rollback:] if isinstance(event, FaultMet)}
 
 
 def _changed(look: Look) -> tuple[str, str] | None:
@@ -256,7 +265,17 @@ def locks_balanced(facts: StepFacts) -> Judged:
 
 
 def drained(facts: StepFacts) -> Judged:
-    """During delete, and around the group operations of callers, no guest request of that device is in flight."""
+    """During delete, and around the group operations of callers, no guest request of that device is in flight.
+
+    What was drained goes on afterwards, on every path: a drained section that never ends is a guest that hangs.
+    """
+    kept = next((device for device, depth in facts.trace.drained.items() if depth), None)
+    if kept is not None:
+        depth = facts.trace.drained[kept]
+        actual = f"begun {depth} times more" if depth > 0 else f"ended {-depth} times more"
+        summary = f"{facts.kind} returned with the drained sections of {kept} out of balance"
+        yield error(Law.DRAINED, kept, summary, "as many ends as beginnings", actual)
+        return
     everywhere = isinstance(facts.step.operation, SaveVm | LoadVm)  # these drain all devices (C.1, C.2)
     alone = isinstance(facts.step.operation, Transaction)  # this drains the device of each action (C.6)
     for entered in facts.trace.entered_busy:

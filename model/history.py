@@ -155,12 +155,18 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotContent:
-    """What one snapshot holds: a tag per sector, and its VM state where it has one. None where it could not be read."""
+    """What one snapshot holds: a tag per sector, and its VM state where it has one. None where it could not be read.
+
+    `stored_sectors` and `extra` are what its entry on disk says and no call tells: the size that goto brings back, and
+    extra data that nobody here knows. None where the harness does not know the format.
+    """
 
     content: bytes | None
     sectors: int | None = None
     vmstate: bytes | None = None
     error: str = ""
+    stored_sectors: int | None = None
+    extra: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

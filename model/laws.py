@@ -147,7 +147,9 @@ def out_params(facts: StepFacts) -> Judged:
     if facts.vague:
         return
     if answer.sn is not None or facts.nearest.expected.sn is not None:
-        if "sn" in facts.wrong and facts.nearest.expected.sn is not None and answer.sn is not None:
+        if "answer" in facts.wrong:  # found where nothing is, or not where it is: `result` says so
+            pass
+        elif "sn" in facts.wrong and facts.nearest.expected.sn is not None and answer.sn is not None:
             yield _wrong_sn(facts, facts.nearest.expected.sn, answer.sn)
         else:
             yield HELD

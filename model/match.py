@@ -245,6 +245,10 @@ def _snapshot_differences(
     def differs(want: str, got: str) -> Difference:
         return Difference(Part.SNAPSHOT, "disk", f"{who}: {want}", f"{who}: {got}", snapshot)
 
+    if held.stored_sectors not in {None, snapshot.sectors}:
+        yield differs(f"taken at {snapshot.sectors} sectors", f"taken at {held.stored_sectors} sectors")
+    if snapshot.extra and held.extra not in {None, snapshot.extra}:
+        yield differs(*_extra_texts(snapshot.extra, held.extra or b""))
     if held.content is None:
         yield differs("content that can be read", f"unreadable ({held.error})")
         return
@@ -258,6 +262,10 @@ def _snapshot_differences(
         stored = snapshot.vmstate.ljust(len(held.vmstate), b"\0")
         place = next(at for at, got in enumerate(held.vmstate) if got != stored[at])
         yield differs(f"VM state byte {place} is {stored[place]}", f"VM state byte {place} is {held.vmstate[place]}")
+
+
+def _extra_texts(want: bytes, got: bytes) -> tuple[str, str]:
+    return f"unknown extra data {want.hex()}", f"unknown extra data {got.hex()}" if got else "no unknown extra data"
 
 
 def vmstate_fits(expected: bytes, actual: bytes) -> bool:

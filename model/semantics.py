@@ -493,6 +493,7 @@ def new_device(spec: DeviceSpec) -> Device:
             sn.sectors,
             Content(bytes((sn.tag,)) * sn.sectors),
             vmstate_pattern(tag=sn.tag, offset=0, length=sn.vm_state_size),
+            sn.extra,
         )
         for sn in (spec.snapshots if has_snapshots else ())
     )

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from snapcheck.model.errno import Errno
-from snapcheck.model.history import Call, Event, FaultMet, Io, Lock, Request
+from snapcheck.model.history import Call, Drain, Event, FaultMet, Io, Lock, Request
 from snapcheck.model.operations import (
     AllDelete,
     DelVm,
@@ -99,11 +99,12 @@ class Trace:
     blocked       acquisitions that would have waited forever
     unlocked      own calls on a device whose lock nobody held
     entered_busy  snapshot calls that a driver was entered with while guest requests were in flight
+    drained       how many drained sections of each device began more often than ended
     """
 
     __slots__ = (
-        "_groups", "_touches", "blocked", "calls", "entered_busy", "events", "held", "in_flight", "io_count", "sent",
-        "struck", "unlocked",
+        "_groups", "_touches", "blocked", "calls", "drained", "entered_busy", "events", "held", "in_flight", "io_count",
+        "sent", "struck", "unlocked",
     )  # fmt: skip
 
     def __init__(self, events: Sequence[Event], in_flight: Mapping[str, int]) -> None:
@@ -117,6 +118,7 @@ class Trace:
         self.unlocked: list[Call] = []
         self.in_flight: dict[str, int] = dict(in_flight)
         self.entered_busy: list[Entered] = []
+        self.drained: dict[str, int] = {}
         self._touches: list[tuple[int, Touch]] = []  # with the place of each
         self._groups: dict[bool, tuple[GroupCall, ...]] = {}
         self._read()
@@ -136,6 +138,8 @@ class Trace:
             elif type(event) is Request:
                 self._request(event)
                 (landing.add if event.action == "start" else landing.discard)(event.device)
+            elif type(event) is Drain:
+                self.drained[event.device] = self.drained.get(event.device, 0) + (1 if event.action == "begin" else -1)
             elif type(event) is FaultMet:
                 self.struck.append(event)
 

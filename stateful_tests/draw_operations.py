@@ -60,10 +60,11 @@ _TAGS: Final = tuple(range(1, 97))
 _CLOCKS: Final = (  # (date_sec, date_nsec, vm_clock_nsec)
     (0, 0, 0), (1_700_000_000, 123_456_789, 987_654_321_000), (2**32 - 1, 999_999_999, 2**63 - 1),
 )  # fmt: skip
-_VMSTATE_CHUNKS: Final = (  # (offset, length) in bytes; most straddle a sector or a cluster
+_VMSTATE_CHUNKS: Final = (  # (offset, length) in bytes; most straddle a sector or a cluster, or end with one
     (0, 100), (100, 665), (0, 765), (765, 1), (511, 2), (513, 1000), (4095, 2), (1, 4096), (0, 5000),
+    (0, 4096), (1000, 24), (32_700, 100),  # the last goes beyond what one table of a cluster of 512 bytes maps
 )  # fmt: skip
-_VMSTATE_SIZES: Final = (765, 765, 765, 0, 100, 1, 4097)
+_VMSTATE_SIZES: Final = (765, 765, 765, 0, 100, 1, 4097, 4096, 512)
 _FULL: Final = 1 << 30
 _RANGES: Final = tuple(  # (quarter of the device, sectors from there, length): cut to what the device has
     (quarter, delta, length)
@@ -383,9 +384,13 @@ def _del_vm(chooser: Chooser, world: World) -> Operation:
 
 def _transaction(chooser: Chooser, world: World) -> Operation:
     roots, members = tuple(world.devices), world.included or tuple(world.devices)
-    devices = pick(chooser, (members, members, members, members[::-1], roots, members[:1] * 2, roots[-1:]))
-    name = pick(chooser, [*_fresh(world) * 3, *_NEW_NAMES])
-    return Transaction(tuple(SnapshotAction(device, name) for device in devices), *pick(chooser, _CLOCKS))
+    lists = (members, members, members, members[::-1], roots, members[:1] * 2, roots[-1:], members[:1] * 2 + members)
+    devices = pick(chooser, lists)
+    names = [pick(chooser, [*_fresh(world) * 3, *_NEW_NAMES])]
+    if len(set(devices)) < len(devices):  # two names on one device, so that both are created there
+        names = pick(chooser, (names, [f"u{at}" for at in range(len(devices) - 1)] + names))
+    actions = tuple(SnapshotAction(device, names[at % len(names)]) for at, device in enumerate(devices))
+    return Transaction(actions, *pick(chooser, _CLOCKS))
 
 
 # --- the environment ------------------------------------------------------------------------------

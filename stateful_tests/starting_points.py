@@ -111,6 +111,7 @@ def _image(snapshot_id: str, name: str, tag: int, *, sectors: int = _SECTORS) ->
 
 
 _CROSSED: Final = (_image("1", "2", 11), _image("2", "1", 12), _image("3", "a", 11))
+_SAVED: Final = SaveVm("a", vm_state_size=4096)  # as much as a cluster
 _PAIR: Final = (Kind.DRIVER, Kind.DRIVER)
 _THREE: Final = (Kind.DRIVER, Kind.DRIVER, Kind.DRIVER)
 _POINTS: Final = (
@@ -118,17 +119,19 @@ _POINTS: Final = (
     Start(_group(*_PAIR)),
     # one snapshot everywhere
     Start(_group(*_THREE), (AllCreate("a"), *_overwritten("d0", "d1", "d2"))),
-    # ids beyond 32 bits, taken at another size, larger and smaller, and names that are another's id
+    # ids beyond 32 bits, taken at another size, larger and smaller, and names that are another's id; a size that ends
+    # within a cluster, of which something was cut off
     Start(
         Setup((
             _spec(0, snapshots=(_image("4294967297", "a", 11, sectors=_SECTORS + _CLUSTER_SECTORS),)),
             _spec(1, snapshots=(_image("1", "2", 11), _image("2", "1", 12, sectors=_CLUSTER_SECTORS))),
-        ))
+        )),
+        (Resize("d1", _SECTORS - 1),),
     ),
-    # two snapshots, one with VM state, and VM state that no snapshot holds
+    # two snapshots, one with VM state that ends with a cluster, and VM state that no snapshot holds
     Start(
         _group(*_PAIR),
-        (SaveVm("a"), *_overwritten("d0", "d1"), AllCreate("b"), *_overwritten("d1"), VmstateWrite("d1", 0, 765, 30)),
+        (_SAVED, *_overwritten("d0", "d1"), AllCreate("b"), *_overwritten("d1"), VmstateWrite("d1", 0, 765, 30)),
     ),
     # compressed clusters
     Start(
@@ -165,9 +168,10 @@ _POINTS: Final = (
     Start(_group(Kind.DRIVER, Kind.PLAIN, Kind.DRIVER)),
     # one in which nothing can be shared
     Start(Setup((_spec(0), replace(_spec(1), unshared=True), _spec(2)))),
-    # three snapshots whose tables are not of one length, and back at the first: small clusters, VM state, another size
+    # three snapshots whose tables are not of one length, and back at the first: small clusters, another size, VM state
+    # that takes more than one table of the second level
     Start(
         Setup((replace(_spec(0), sectors=64, cluster_bytes=512), _spec(1))),
-        (AllCreate("a"), SaveVm("b"), Resize("d0", 72), AllCreate("c"), AllGoto("a")),
+        (AllCreate("a"), SaveVm("b", vm_state_size=33_000), Resize("d0", 72), AllCreate("c"), AllGoto("a")),
     ),
 )  # fmt: skip

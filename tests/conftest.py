@@ -167,12 +167,12 @@ class Bench:
         )
         self._heard = EventList()
         self.plan = FaultPlan(self._heard)
-        disks = [
+        self.disks = [
             self.plan.wrap_file(spec.name, prepared_image(spec) if prepared else MemoryFile(spec.name))
             for spec in named
         ]
         opener = self.plan.wrap_open(open_driver)
-        self.system = layers(opener, disks, semantics=semantics, recorder=self.plan.recorder)
+        self.system = layers(opener, self.disks, semantics=semantics, recorder=self.plan.recorder)
         self.system.start(Setup(named, Semantics(semantics)))
         self.events: Sequence[Event] = self._heard.take()
 

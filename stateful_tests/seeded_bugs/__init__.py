@@ -159,4 +159,10 @@ CATALOGUE: Final = (
     _bug("conjunctions:ends_looked_at", Law.NO_CORRUPTION),
     _bug("conjunctions:error_set_twice", Law.NO_CRASH, "", Semantics.MODERN),
     _bug("conjunctions:aborted_by_name", Law.LIST_EXACT),
+    # what the harness was blind to
+    _bug("blind_spots:tail_bared", Law.CONTENT_EXACT),
+    _bug("blind_spots:vmstate_at_boundary", Law.CONTENT_EXACT),
+    _bug("blind_spots:extra_dropped", Law.SNAPSHOT_IMMUTABLE),
+    _bug("blind_spots:one_struct_each", Law.ALL_OR_NOTHING),
+    _bug("blind_spots:left_drained", Law.DRAINED),
 )

@@ -16,6 +16,7 @@ from snapcheck.model.history import (
     Abilities,
     Call,
     Check,
+    Drain,
     Event,
     FaultMet,
     Io,
@@ -880,6 +881,13 @@ def test_nobody_skipped_is_broken_by_success_without_the_effect_on_one_device() 
     assert (evidence.expected, evidence.actual) == ("[1:'s']", "[]")
 
 
+def test_nobody_skipped_tells_a_device_that_had_to_stay_as_it_was_from_one_without_the_effect() -> None:
+    done = outcome(None)  # the name is nowhere
+    answers = judged(Law.NOBODY_SKIPPED, world(*ALL_HAVE_S), AllDelete("x"), (done,), seen=[look(THREE[0])])
+    summary = "all-delete reported success and changed a device where it had nothing to do, d0"
+    assert the_evidence(answers).summary == summary
+
+
 def test_nobody_skipped_warns_of_a_delete_that_skipped_an_unreadable_list() -> None:
     before = world(*ALL_HAVE_S)
     events = (*called("d0", "find"), *called("d0", "delete"), *called("d1", "find", Errno.ENOENT))
@@ -1006,6 +1014,19 @@ def test_all_or_nothing_does_not_bind_when_a_second_fault_struck_the_rollback() 
     assert answers == []
 
 
+def test_all_or_nothing_binds_on_a_device_whose_own_rollback_met_no_fault() -> None:
+    actions = Transaction(tuple(SnapshotAction(name, "s") for name in ("d0", "d1", "d2")))
+    made = (*called("d0", "create"), *called("d1", "create"), *called("d2", "create", EIO, FaultMet("d2", 0)))
+    events = (*made, *called("d1", "delete", EIO, FaultMet("d1", 1)))
+    faults = (CallFault("d2", "create"), CallFault("d1", "delete"))
+    seen = [look(ALL_HAVE_S[0]), look(ALL_HAVE_S[1]), look(THREE[2])]
+    answers = judged(
+        Law.ALL_OR_NOTHING, world(*THREE), actions, (failing_at("d2"),), Result(EIO), seen=seen, events=events,
+        faults=faults,
+    )  # fmt: skip
+    assert the_evidence(answers).device == "d0"
+
+
 def test_all_or_nothing_only_warns_where_the_model_knows_that_a_create_could_not_be_taken_back() -> None:
     actions = Transaction((SnapshotAction("d0", "s"), SnapshotAction("d1", "s")))
     before, new = THREE[1], ALL_HAVE_S[1]
@@ -1059,6 +1080,17 @@ def test_drained_is_broken_when_the_driver_deletes_under_a_request_in_flight() -
     )
     assert evidence.summary == "delete of d0 entered delete of d0 while d0 was not drained"
     assert evidence.actual == "requests of d0 in flight"
+
+
+def test_drained_is_broken_by_a_section_that_never_ends() -> None:
+    begun, ended = Drain("d0", "begin"), Drain("d0", "end")
+    refused = Transaction((SnapshotAction("d0", "s"),))
+    answers = judged(Law.DRAINED, world(*ALL_HAVE_S), refused, result=Result(Errno.EEXIST), events=[begun])
+    evidence = the_evidence(answers)
+    assert evidence.summary == "transaction returned with the drained sections of d0 out of balance"
+    assert (evidence.device, evidence.actual) == ("d0", "begun 1 times more")
+    answers = judged(Law.DRAINED, world(*ALL_HAVE_S), refused, result=Result(Errno.EEXIST), events=[begun, ended])
+    assert answers == []
 
 
 def test_drained_asks_savevm_for_every_device_and_a_bare_group_create_for_none() -> None:
