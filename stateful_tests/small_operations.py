@@ -145,7 +145,8 @@ def _guest(name: str, device: Device) -> Iterator[Operation]:
     if part:
         yield Write(name, sectors - part, part, _TAG)
         yield WriteZeroes(name, 0, part)
-        yield Discard(name, 0, part)
+        for count in dict.fromkeys((part, sectors)):  # some of it, and all: then a table has nothing left to map
+            yield Discard(name, 0, count)
         yield SubmitWrite(name, 0, part, _TAG)
         yield Resize(name, sectors - part)
     yield Flush(name)

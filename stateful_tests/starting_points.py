@@ -11,6 +11,7 @@ from snapcheck.model.operations import (
     AllCreate,
     AllGoto,
     Create,
+    LoadTmp,
     Operation,
     Resize,
     SaveVm,
@@ -27,6 +28,7 @@ from snapcheck.stateful_tests.draw_setups import HAS_IMAGE
 
 _SECTORS: Final = 16  # two clusters of 4096 bytes
 _CLUSTER_SECTORS: Final = 8
+_LARGER: Final = _SECTORS + _CLUSTER_SECTORS
 _TAG: Final = 9
 _LONGEST: Final = "n" * NAME_BYTES_MAX
 
@@ -120,13 +122,14 @@ _POINTS: Final = (
     # one snapshot everywhere
     Start(_group(*_THREE), (AllCreate("a"), *_overwritten("d0", "d1", "d2"))),
     # ids beyond 32 bits, taken at another size, larger and smaller, and names that are another's id; a size that ends
-    # within a cluster, of which something was cut off
+    # within a cluster, of which something was cut off; one of two snapshots shown by a device that is only read
     Start(
         Setup((
-            _spec(0, snapshots=(_image("4294967297", "a", 11, sectors=_SECTORS + _CLUSTER_SECTORS),)),
+            _spec(0, snapshots=(_image("4294967297", "a", 11, sectors=_LARGER),)),
             _spec(1, snapshots=(_image("1", "2", 11), _image("2", "1", 12, sectors=_CLUSTER_SECTORS))),
+            replace(_spec(2, snapshots=(_image("1", "a", 11), _image("2", "b", 12, sectors=_LARGER))), read_only=True),
         )),
-        (Resize("d1", _SECTORS - 1),),
+        (Resize("d1", _SECTORS - 1), LoadTmp("d2", "1", None)),
     ),
     # two snapshots, one with VM state that ends with a cluster, and VM state that no snapshot holds
     Start(

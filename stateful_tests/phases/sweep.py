@@ -25,7 +25,7 @@ from snapcheck.model.facts import WALKS
 from snapcheck.model.faults import CALLS, Fault
 from snapcheck.model.history import Care, Step
 from snapcheck.model.law_names import Severity
-from snapcheck.model.operations import AddBitmap, LoadTmp, LoadTmpByIdOrName, Operation, SubmitWrite, Transaction
+from snapcheck.model.operations import AddBitmap, LoadTmp, LoadTmpByIdOrName, Operation, SubmitWrite
 from snapcheck.model.setup import Setup
 from snapcheck.stateful_tests.digest import digest_of
 from snapcheck.stateful_tests.draw_faults import Targets, targets_of
@@ -200,9 +200,14 @@ class _Sweep:
                     yield _Trial(point, state, operation, shown.places)
 
     def _strike_early(self, trials: Sequence[_Trial]) -> None:
-        """Strike calls, then each place once in one of the ways, and where that is soon done twice; more is later."""
+        """Strike calls, then each place once in one of the ways, and where that is soon done twice; more is later.
+
+        Of an operation on a group calls alone are struck twice, so that comes with the calls.
+        """
         for trial in trials if len(self._reach.blows) > 1 else ():
             self._at_each_place(trial, self._strike_call)
+            if trial.point < self._reach.twice and isinstance(trial.operation, WALKS):
+                self._at_each_place(trial, self._strike_twice)
         for trial in trials:
             self._at_each_place(trial, self._strike_once)
             if trial.point < self._reach.twice:
@@ -339,9 +344,7 @@ class _Sweep:
 
     def _is_own(self, trial: _Trial, place: Place) -> bool:
         """Tell whether a place is an operation's own: what a device does below is that of operations on it alone."""
-        return (
-            not self._abilities.calls or place.word in CALLS or not isinstance(trial.operation, (*WALKS, Transaction))
-        )
+        return not self._abilities.calls or place.word in CALLS or not isinstance(trial.operation, WALKS)
 
     def _case(
         self, state: _State, operation: Operation, faults: tuple[Fault, ...], care: Care = Care.USUAL

@@ -20,6 +20,7 @@ _TITLES: Final = {
     "sizes": "The engine: sizes and VM state",
     "malformed": "The engine: images that are not what they claim to be",
     "conjunctions": "What needs several things at once",
+    "blind_spots": "What no phase did, or no law asked",
 }
 
 

@@ -3,6 +3,7 @@
 import gc
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from snapcheck.fault_injection.disk import FaultyFile
@@ -10,12 +11,13 @@ from snapcheck.impl.blockfile import BlockError, MemoryFile
 from snapcheck.impl.device import Device
 from snapcheck.impl.driver import Out
 from snapcheck.impl.qcow2.driver import Qcow2Driver
+from snapcheck.impl.qcow2.layout import SnapshotEntry
 from snapcheck.impl.qcow2.state import State
 from snapcheck.impl.targets import find_target
 from snapcheck.model.errno import Errno
 from snapcheck.model.faults import CallFault, Fails, IoFault
 from snapcheck.model.history import Care, Level, Purpose
-from snapcheck.model.law_names import Severity
+from snapcheck.model.law_names import Law, Severity
 from snapcheck.model.operations import AllCreate, AllDelete, AllFind, Create, Goto, Write
 from snapcheck.model.setup import DeviceSpec, Kind, PreparedSnapshot, Setup
 from snapcheck.model.snapshot import SnapshotInfo
@@ -172,3 +174,43 @@ def test_a_history_that_has_ended_is_free_at_once_and_not_when_somebody_looks_fo
         assert alive() == before
     finally:
         gc.enable()
+
+
+class _StoresTheSizeOfNow(State):
+    """Writes of each snapshot the size that the disk has now."""
+
+    __slots__ = ()
+
+    def packed(self, entries: Sequence[SnapshotEntry]) -> bytes:
+        return super().packed([replace(entry, disk_size=self.header.size) for entry in entries])
+
+
+class _DropsWhatItDoesNotKnow(State):
+    """Writes of each entry what it knows itself."""
+
+    __slots__ = ()
+
+    def packed(self, entries: Sequence[SnapshotEntry]) -> bytes:
+        return super().packed([replace(entry, extra=b"") for entry in entries])
+
+
+@pytest.mark.parametrize(
+    ("state", "expected", "actual"),
+    [
+        (_StoresTheSizeOfNow, "taken at 24 sectors", "taken at 16 sectors"),
+        (_DropsWhatItDoesNotKnow, "unknown extra data eeeeeeee", "no unknown extra data"),
+        (State, "", ""),
+    ],
+)
+def test_an_entry_that_says_something_else_of_an_older_snapshot_has_changed_it(
+    state: type[State], expected: str, actual: str
+) -> None:
+    # Given a snapshot that was taken at another size, with extra data that only a later version knows
+    older = PreparedSnapshot("1", "a", sectors=24, tag=11, extra=b"\xee" * 4)
+    with Session(in_engine("", state=state), Setup((DeviceSpec("d0", sectors=16, snapshots=(older,)),))) as session:
+        # When another one is taken, so that the table is written anew
+        found = session.step(Create("d0", "b"), everywhere=True)
+    # Then what no call tells is still as it was, or the law says so
+    told = [(each.expected, each.actual) for each in found if each.law is Law.SNAPSHOT_IMMUTABLE]
+    who = "snapshot 'a' (id 1): "
+    assert told == ([(who + expected, who + actual)] if expected else [])

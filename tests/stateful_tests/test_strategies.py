@@ -37,6 +37,7 @@ from snapcheck.model.operations import (
     SetReadOnly,
     SnapshotAction,
     Transaction,
+    VmstateWrite,
     Write,
     kind_of,
 )
@@ -270,6 +271,22 @@ def test_only_the_modern_profile_has_device_lists(drawn: list[Drawn], drawn_mode
 def test_transactions_act_on_all_on_one_twice_and_backwards(drawn: list[Drawn]) -> None:
     orders = {tuple(action.device for action in op.actions) for _, op, _ in drawn if isinstance(op, Transaction)}
     assert {("d0",), ("d0", "d0"), ("d0", "d1"), ("d1", "d0"), ("d0", "d1", "d2")} <= orders
+
+
+def test_some_transactions_take_snapshots_of_two_names_on_one_device_and_then_of_another(drawn: list[Drawn]) -> None:
+    lists = [op.actions for _, op, _ in drawn if isinstance(op, Transaction)]
+    twice = [actions for actions in lists if len({each.name for each in actions[:2]}) == 2]
+    assert any({each.device for each in actions} == {"d0", "d1"} for actions in twice)
+    assert all(actions[0].device == actions[1].device for actions in twice)
+
+
+def test_vm_state_ends_within_a_cluster_and_with_one_and_takes_more_than_one_table(drawn: list[Drawn]) -> None:
+    ends = {op.offset + op.length for _, op, _ in drawn if isinstance(op, VmstateWrite)}
+    ends |= {op.vm_state_size for _, op, _ in drawn if isinstance(op, SaveVm)}
+    for cluster_bytes in (512, 4096):
+        assert any(end and end % cluster_bytes == 0 for end in ends)
+        assert any(end % cluster_bytes for end in ends)
+    assert any(end > 512 // 8 * 512 for end in ends)
 
 
 def test_only_the_kinds_that_a_system_can_perform_are_drawn() -> None:

@@ -22,7 +22,9 @@ from snapcheck.model.operations import (
     Goto,
     LoadTmp,
     Operation,
+    Resize,
     SubmitWrite,
+    Transaction,
     Write,
     kind_of,
 )
@@ -34,7 +36,7 @@ from snapcheck.stateful_tests.phases import sweep, walk
 from snapcheck.stateful_tests.seeded_bugs import CANARY, SeededBug
 from snapcheck.stateful_tests.seeded_bugs.planting import in_layers
 from snapcheck.stateful_tests.session import Session
-from snapcheck.stateful_tests.small_operations import like_an_earlier_one, small_operations
+from snapcheck.stateful_tests.small_operations import expected, like_an_earlier_one, small_operations
 from snapcheck.stateful_tests.starting_points import Start, starting_points
 from snapcheck.stateful_tests.units import SHARDS, Answer, Failure, Profile, Unit
 from snapcheck.stateful_tests.work import Control
@@ -110,20 +112,23 @@ def test_a_second_fault_strikes_what_came_by_after_the_first() -> None:
 
 
 def test_every_fault_of_a_sweep_strikes(monkeypatch: pytest.MonkeyPatch) -> None:
-    struck: list[tuple[Operation, tuple[Fault, ...]]] = []
+    struck: list[tuple[Operation, tuple[Fault, ...], tuple[Fault, ...]]] = []
     step = Session.step
 
     def listening(self: Session, operation: Operation, faults: tuple[Fault, ...] = (), **how: object) -> object:
         found = step(self, operation, faults, **how)  # type: ignore[arg-type]  # passed on as it came
         if faults:
-            struck.append((operation, self.history.steps[-1].met))
+            struck.append((operation, faults, self.history.steps[-1].met))
         return found
 
     monkeypatch.setattr(Session, "step", listening)
     answer = answer_to(histories=150)
     assert len(struck) > 100
-    assert all(met for _, met in struck)
-    assert "faults that struck nothing" not in answer.counts
+    # Without a fault all is performed anew, and what was not flushed before is flushed by the operation: a flush that
+    # does not come by in a case which takes up a checkpoint.
+    missed = [fault for _, faults, met in struck if not met for fault in faults]
+    assert all(isinstance(fault, IoFault) and fault.kind == "flush" for fault in missed)
+    assert answer.counts["faults that struck nothing"] == len(missed) < len(struck) // 50
 
 
 # --- operations -----------------------------------------------------------------------------------
@@ -202,6 +207,37 @@ def test_single_operations_go_to_smaller_and_to_larger_snapshots(profile: Profil
     ]
     assert any(then < now for then, now in taken)
     assert any(then > now for then, now in taken)
+
+
+@pytest.mark.parametrize("profile", [Profile.QUICK, Profile.DEFAULT, Profile.DEEP])
+def test_single_operations_grow_a_device_that_was_cut_off_within_a_cluster(profile: Profile) -> None:
+    points = starting_points(devices_max=3, semantics=Semantics.CLASSIC, prepared=True)
+    cut: list[Resize] = []
+    for point in points[: sweep.REACHES[profile].points]:
+        clusters = {spec.name: spec.cluster_bytes // 512 for spec in point.setup.devices}
+        sizes = {spec.name: spec.sectors for spec in point.setup.devices if spec.tag}
+        cut += [
+            each
+            for each in point.before
+            if isinstance(each, Resize) and each.sectors < sizes[each.device] and each.sectors % clusters[each.device]
+        ]
+    assert cut
+
+
+def test_a_transaction_that_is_refused_has_two_snapshots_of_one_device_to_take_back() -> None:
+    point = starting_points(devices_max=3, semantics=Semantics.TRANSACTIONAL, prepared=True)[1]
+    with Session(QCOW2, point.setup) as session:
+        for operation in point.before:
+            session.step(operation)
+        refused = [
+            each
+            for each in small_operations(session.world)
+            if isinstance(each, Transaction) and expected(session.world, each).expected.errnos != {Errno.OK}
+        ]
+    assert any(
+        each.actions[0].device == each.actions[1].device and each.actions[0].name != each.actions[1].name
+        for each in refused
+    )
 
 
 def test_only_what_the_system_performs_is_tried() -> None:
