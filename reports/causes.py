@@ -8,6 +8,7 @@ operations under the same kinds of faults lead to both. Errors, warnings and wha
 from collections.abc import Sequence
 from dataclasses import replace
 
+from snapcheck.model.facts import WALKS
 from snapcheck.model.faults import CallFault, Fault
 from snapcheck.model.law_names import Severity
 from snapcheck.model.operations import kind_of
@@ -15,22 +16,33 @@ from snapcheck.reports.verdict import ViolationReport
 
 
 def grouped(violations: Sequence[ViolationReport]) -> tuple[ViolationReport, ...]:
-    """Return the violations by their likely causes: errors first, then the shortest; so too within a group.
+    """Return the violations by their likely causes: errors first, then the shortest, then what does least.
+
+    So too within a group: one device before several, and what is wrong by itself before what is after a power cut.
 
     `cause` of each is the id of the first of its group.
     """
     groups: list[list[ViolationReport]] = []
-    for violation in sorted(violations, key=_worst_and_shortest_first):
+    for violation in sorted(violations, key=_most_telling_first):
         near = [group for group in groups if any(_alike(violation, other) for other in group)]
         groups = [group for group in groups if group not in near]
         groups.append([*(each for group in near for each in group), violation])
-    ordered = [sorted(group, key=_worst_and_shortest_first) for group in groups]
-    ordered.sort(key=lambda group: _worst_and_shortest_first(group[0]))
+    ordered = [sorted(group, key=_most_telling_first) for group in groups]
+    ordered.sort(key=lambda group: _most_telling_first(group[0]))
     return tuple(replace(each, cause=group[0].id) for group in ordered for each in group)
 
 
-def _worst_and_shortest_first(violation: ViolationReport) -> tuple[bool, bool, int, int]:
-    return violation.known, violation.severity is not Severity.ERROR, violation.operations, violation.faults
+def _most_telling_first(violation: ViolationReport) -> tuple[bool, bool, int, int, int]:
+    is_milder = violation.severity is not Severity.ERROR
+    return violation.known, is_milder, violation.operations, violation.faults, _reach(violation)
+
+
+def _reach(violation: ViolationReport) -> int:
+    """Return how much lies between the driver and what was seen: least in an operation on one device."""
+    history = violation.history
+    if history is None or not history.steps:
+        return 1
+    return 2 if history.cut is not None else int(isinstance(history.steps[-1].operation, WALKS))
 
 
 def _alike(one: ViolationReport, other: ViolationReport) -> bool:

@@ -160,7 +160,7 @@ def run_driver(target: Target, options: RunOptions, listener: Listener) -> Finis
     try:
         if options.corpus is not None:
             _replay_corpus(run, options.corpus)
-        with crew(options.jobs) as workers:
+        with crew(options.jobs, [RUNNERS[name] for name in options.phases]) as workers:
             for at, name in enumerate(options.phases):
                 _run_phase(run, name, share_of(options.phases[at:]), workers)
         run.whole = True

@@ -58,8 +58,8 @@ class Crew(Protocol):
 
 
 @contextmanager
-def crew(jobs: int) -> Generator[Crew]:
-    """Lend a crew of `jobs` processes; for one job that is this process."""
+def crew(jobs: int, work: Sequence[Run]) -> Generator[Crew]:
+    """Lend a crew of `jobs` processes, ready for these kinds of work; for one job that is this process."""
     if jobs == 1:
         yield work_here
         return
@@ -67,6 +67,8 @@ def crew(jobs: int) -> Generator[Crew]:
     ticks, stop = context.SimpleQueue(), context.Event()
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker, initargs=(ticks, stop))
     with _shut_down(pool, stop):
+        # Starting a process takes longer than the first phase of a quick run has: it is nothing of that phase's time.
+        wait([pool.submit(_import, *work) for _ in range(jobs)])
         yield _Pool(pool, jobs, ticks, stop).work
 
 
@@ -157,6 +159,10 @@ def _begin_worker(ticks: "SimpleQueue[Tick]", stop: Event) -> None:
     if parent is not None and parent.pid != os.getppid():
         os._exit(1)  # it was killed before this process could ask
     _controls[:] = [_WorkerControl(ticks, stop)]
+
+
+def _import(*_work: Run) -> None:
+    """Do nothing: what is handed to a process has been imported there."""
 
 
 def _work_in_worker(run: Run, unit: Unit, share: _Share) -> Answer:

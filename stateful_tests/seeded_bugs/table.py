@@ -19,6 +19,7 @@ _TITLES: Final = {
     "mapping": "The engine: refcounts, COPIED, tables",
     "sizes": "The engine: sizes and VM state",
     "malformed": "The engine: images that are not what they claim to be",
+    "power_cuts": "Power cuts: what is on the disk in between",
     "conjunctions": "What needs several things at once",
     "blind_spots": "What no phase did, or no law asked",
 }
@@ -38,14 +39,13 @@ def with_tables(page: str) -> str:
 
 def _bug_tables() -> Iterator[str]:
     for subject, bugs in groupby(sorted(CATALOGUE, key=_place), key=lambda bug: bug.subject):
-        yield from (f"## {_TITLES.get(subject, subject)}", "| bug | what is wrong | law | from |", "|---|---|---|---|")
+        yield from (f"## {_TITLES[subject]}", "| bug | what is wrong | law | from |", "|---|---|---|---|")
         yield from map(_line, bugs)
         yield ""
 
 
 def _place(bug: SeededBug) -> tuple[int, int]:
-    subjects = [*_TITLES]
-    return subjects.index(bug.subject) if bug.subject in subjects else len(subjects), CATALOGUE.index(bug)
+    return [*_TITLES].index(bug.subject), CATALOGUE.index(bug)
 
 
 def _line(bug: SeededBug) -> str:

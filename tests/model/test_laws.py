@@ -1114,6 +1114,9 @@ def test_every_law_has_its_rule_and_the_most_telling_come_first() -> None:
     order = list(laws.RULES)
     assert {*order, *CRASH_RULES} == set(Law) == set(ALL_LAWS)
     assert order.index(Law.RIGHT_CULPRIT) < order.index(Law.LIST_EXACT) < order.index(Law.RESULT)
+    # The caller's sn is wrong as well when a device was skipped: that is no news, and the device is.
+    for law in (Law.VMSTATE_ON_ONE, Law.NOBODY_SKIPPED, Law.PREFIX_APPLIED):
+        assert order.index(law) < order.index(Law.OUT_PARAMS)
 
 
 def test_a_law_is_not_observable_without_the_ability_that_it_needs() -> None:

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from snapcheck.model.faults import CallFault, Fails, IoFault
-from snapcheck.model.history import History, Step
+from snapcheck.model.history import History, PowerCut, Step
 from snapcheck.model.law_names import Law, Severity
-from snapcheck.model.operations import AllCreate, AllGoto, Operation
+from snapcheck.model.operations import AllCreate, AllGoto, Create, Operation
 from snapcheck.model.setup import DeviceSpec, Setup
 from snapcheck.reports.causes import grouped
 from snapcheck.reports.verdict import ViolationReport
@@ -54,6 +54,15 @@ def test_the_same_way_to_two_laws_is_one_cause_whatever_the_names_and_devices_ar
         assert causes(one, replace(other, history=history)) == [("a", "a"), ("b", "b")]
     struck = History(DEVICES, [Step(AllCreate("x"), (IoFault("d0", "write", Fails()),))])
     assert causes(one, replace(other, history=struck)) == [("a", "a"), ("b", "b")]
+
+
+def test_of_equally_short_ones_what_one_device_shows_by_itself_stands_for_the_cause() -> None:
+    by_itself = History(DEVICES, [Step(Create("d0", "x"))])
+    cut = replace(by_itself, cut=PowerCut("epoch", ()))
+    group = found("g", Law.VMSTATE_ON_ONE, beside=(Law.LIST_EXACT,), history=way(AllCreate("x"), "d0"))
+    after = found("c", Law.LIST_EXACT, history=cut)
+    alone = found("a", Law.LIST_EXACT, history=by_itself)
+    assert causes(after, group, alone) == [("a", "a"), ("g", "a"), ("c", "a")]
 
 
 def test_warnings_and_what_is_known_stand_apart_behind_the_errors() -> None:

@@ -1,7 +1,11 @@
 import subprocess
 import sys
 import time
+from multiprocessing import active_children
 from pathlib import Path
+
+from snapcheck.stateful_tests.phases import images
+from snapcheck.stateful_tests.work import crew
 
 SECONDS_MAX = 20.0
 
@@ -22,6 +26,11 @@ def test_workers_of_a_run_that_is_killed_are_gone_too(tmp_path: Path) -> None:
     while any(map(words_of, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(words_of, workers))
+
+
+def test_a_crew_is_lent_when_its_processes_are_there_so_that_no_phase_waits_for_them() -> None:
+    with crew(2, [images.run]):
+        assert len(active_children()) == 2
 
 
 def workers_of(pid: int) -> list[int]:
