@@ -1,4 +1,4 @@
-"""Bugs that were thought up without a look at the harness, and that it did not find until something general changed.
+"""Bugs that nothing had been tuned for, and that the harness did not find until something general changed.
 
 Each stands for what no phase did or no law asked; docs/explanation/finding-power.md says what.
 """
