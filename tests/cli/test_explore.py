@@ -91,7 +91,7 @@ def test_a_driver_that_disagrees_fails(snapcheck: Snapcheck) -> None:
     bug = "snapcheck.stateful_tests.seeded_bugs.group:stale_first_bad"
     done = snapcheck("explore", *SMALL, "--devices", 1, "--against", bug, "--no-progress")
     assert done.returncode == 1
-    assert "error: out-params on d0: all-" in done.stdout
+    assert "error: right-culprit on d0: all-" in done.stdout
 
 
 def test_a_model_that_breaks_a_law_shows_the_way_there(snapcheck: Snapcheck, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_a_disk_that_holds_an_image_is_opened_as_it_is() -> None:
     seen = system.observe("d0", level=Level.FULL)
     assert seen.memory.content == b"\x07" * 16
     assert [info.id_str for info in seen.memory.snapshots or ()] == ["5"]
-    assert seen.contents == (SnapshotContent(b"\x02" * 16, 16),)
+    assert seen.contents == (SnapshotContent(b"\x02" * 16, 16, stored_sectors=16, extra=b""),)
 
 
 def test_snapshots_can_not_be_put_on_an_empty_disk(bench: MakeBench) -> None:
@@ -270,7 +270,10 @@ def test_a_full_look_shows_memory_disk_snapshots_and_checker(bench: MakeBench) -
     assert seen.memory.sectors == 16
     assert [info.name for info in seen.memory.snapshots] == ["a", "b"]
     state = vmstate_pattern(tag=4, offset=0, length=100)
-    assert seen.contents == (SnapshotContent(b"\x09" * 16, 16, state), SnapshotContent(b"\x05" * 16, 16))
+    assert seen.contents == (
+        SnapshotContent(b"\x09" * 16, 16, state, stored_sectors=16, extra=b""),
+        SnapshotContent(b"\x05" * 16, 16, stored_sectors=16, extra=b""),
+    )
     assert seen.check == Check()
 
 
@@ -332,7 +335,7 @@ def test_snapshots_are_read_by_going_back_where_load_tmp_is_missing(bench: MakeB
     one = bench(Kind.DRIVER, open_driver=engine_with(load_tmp=False))
     one.all(Create("d0", "a"), Write("d0", 0, 16, 5))
     seen = one.look("d0", Level.FULL)
-    assert seen.contents == (SnapshotContent(b"\x09" * 16, 16),)
+    assert seen.contents == (SnapshotContent(b"\x09" * 16, 16, stored_sectors=16, extra=b""),)
     assert seen.disk.content == b"\x05" * 16, "it is a clone that went back"
 
 
@@ -417,7 +420,7 @@ def test_texts_that_were_cut_are_reached_another_way_or_not_at_all(stored: tuple
     spec = DeviceSpec("d0", sectors=16, snapshots=(PreparedSnapshot(*stored, sectors=16, tag=2),))
     system = LocalSystem(open_qcow2, [prepared_image(spec)], semantics="classic", recorder=EventList())
     system.start(Setup((spec,)))
-    expected = SnapshotContent(b"\x02" * 16, 16) if seen else None
+    expected = SnapshotContent(b"\x02" * 16, 16, stored_sectors=16, extra=b"") if seen else None
     assert system.observe("d0", level=Level.FULL).contents == (expected,)
 
 

@@ -41,7 +41,7 @@ def test_a_good_driver_passes_as_one_more_test(tmp_path: Path) -> None:
 def test_a_bad_driver_fails_with_the_law_and_a_reproducer(tmp_path: Path) -> None:
     done = pytest_in(tmp_path, f"--snapcheck-driver={WRONG}", "--snapcheck-histories=80")
     assert done.returncode == 1
-    assert "law out-params" in done.stdout
+    assert "law right-culprit" in done.stdout
     assert "assert_holds(driver=" in done.stdout
     assert "Traceback" not in done.stdout
 
