@@ -9,12 +9,12 @@ leaves all devices in one and the same of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from snapcheck.model.device import Content, Device, Image, Outcome, Snapshot, World
 from snapcheck.model.errno import Errno
-from snapcheck.model.facts import members
+from snapcheck.model.facts import members, root_of
 from snapcheck.model.guest import landed
 from snapcheck.model.history import Observation
 from snapcheck.model.match import Difference, state_differences
@@ -103,16 +103,16 @@ class Change(NamedTuple):
 def changes_of(world: World, operation: Operation) -> tuple[Change, ...]:
     """Return the changes that `operation` makes in the state `world`, one device after the other.
 
-    savevm drops the old snapshot everywhere before it takes the new one anywhere; a transaction that fails takes
-    back what it created, the last one first.
+    savevm drops the old snapshot everywhere before it takes the new one anywhere; a transaction goes through its
+    actions, two on one device as well, and when it fails takes back what it created, the last one first.
     """
     outcome = _outcome(world, operation)
     began = _succeeded(outcome) or bool(outcome.devices)  # one that comes back to where it was changes devices too
     if isinstance(operation, SaveVm) and operation.name is not None and began:
         dropped = _changes(world, AllDelete(operation.name))
         return (*dropped, *(Change(name, _at_last(outcome, world, name)) for name in members(operation, world)))
-    if isinstance(operation, Transaction) and not _succeeded(outcome):
-        return _tried_and_undone(world, operation)
+    if isinstance(operation, Transaction):
+        return _action_by_action(world, operation)
     return _changes(world, operation)
 
 
@@ -138,15 +138,23 @@ def _at_last(outcome: Outcome, world: World, name: str) -> Device:
     return world.devices[name] if states is None else states[0].state
 
 
-def _tried_and_undone(world: World, operation: Transaction) -> tuple[Change, ...]:
-    for length in range(len(operation.actions) - 1, 0, -1):
-        shorter = Transaction(
-            operation.actions[:length], operation.date_sec, operation.date_nsec, operation.vm_clock_nsec
-        )
-        if _succeeded(_outcome(world, shorter)):
-            made = _changes(world, shorter)
-            return (*made, *(Change(change.device, world.devices[change.device]) for change in reversed(made)))
-    return ()
+def _action_by_action(world: World, operation: Transaction) -> tuple[Change, ...]:
+    """Return what each action makes of its device, and when one is refused what taking the others back makes of it."""
+    made: list[Change] = []
+    for length, action in enumerate(operation.actions, 1):
+        outcome = _outcome(world, replace(operation, actions=operation.actions[:length]))
+        if not _succeeded(outcome):
+            return (*made, *_undone(world, made))
+        name = root_of(action.device)
+        made.append(Change(name, _at_last(outcome, world, name)))
+    return tuple(made)
+
+
+def _undone(world: World, made: Sequence[Change]) -> Iterator[Change]:
+    for at in reversed(range(len(made))):
+        name = made[at].device
+        earlier = [change.after for change in made[:at] if change.device == name]
+        yield Change(name, earlier[-1] if earlier else world.devices[name])
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,6 +178,14 @@ def test_a_transaction_that_fails_takes_back_what_it_created() -> None:
     assert names(world, operation) == [("d0", 1), ("d0", 0)]
 
 
+def test_a_transaction_takes_two_snapshots_of_one_device_one_after_the_other_and_so_takes_them_back() -> None:
+    world = after(small("d0", "d1"), Create("d1", "a"))
+    two = (SnapshotAction("d0", "a"), SnapshotAction("d0", "b"))
+    assert names(world, Transaction(two)) == [("d0", 1), ("d0", 2)]
+    refused = Transaction((*two, SnapshotAction("d1", "a")))
+    assert names(world, refused) == [("d0", 1), ("d0", 2), ("d0", 1), ("d0", 0)]
+
+
 def test_a_group_goto_that_stops_half_way_has_changed_the_devices_before() -> None:
     world = after(small("d0", "d1"), Create("d0", "a"))
     assert names(after(world, Write("d0", 0, 1, 1)), AllGoto("a")) == [("d0", 1)]
