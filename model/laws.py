@@ -146,14 +146,13 @@ def out_params(facts: StepFacts) -> Judged:
         yield _first_bad_written(facts)
     if facts.vague:
         return
-    if answer.sn is not None or facts.nearest.expected.sn is not None:
-        if "answer" in facts.wrong:  # found where nothing is, or not where it is: `result` says so
-            pass
-        elif "sn" in facts.wrong and facts.nearest.expected.sn is not None and answer.sn is not None:
+    is_answered = {"errno", "answer"}.isdisjoint(facts.wrong)  # else `result` says what is wrong
+    if is_answered and (answer.sn is not None or facts.nearest.expected.sn is not None):
+        if "sn" in facts.wrong and facts.nearest.expected.sn is not None and answer.sn is not None:
             yield _wrong_sn(facts, facts.nearest.expected.sn, answer.sn)
         else:
             yield HELD
-    if "message" in facts.wrong and {"errno", "answer"}.isdisjoint(facts.wrong):  # else `result` says what is wrong
+    if is_answered and "message" in facts.wrong:
         wanted, got = ("an error text", "none") if answer.message is None else ("no error text", f"{answer.message!r}")
         summary = f"{facts.what} answered {answer.errno.name} with errp in the wrong state"
         yield error(Law.OUT_PARAMS, facts.device, summary, wanted, got)

@@ -42,6 +42,7 @@ from snapcheck.model.operations import (
     Delete,
     DelVm,
     Find,
+    FindByIdAndName,
     Flush,
     Goto,
     List,
@@ -307,6 +308,18 @@ def test_out_params_leaves_an_answer_that_is_wrong_itself_to_the_law_result() ->
     busy = outcome(Expected(frozenset({Errno.EBUSY}), message=True))
     assert judged(Law.OUT_PARAMS, world(device()), Goto("d0", "s"), (busy,), Result()) == []
     assert the_evidence(judged(Law.RESULT, world(device()), Goto("d0", "s"), (busy,), Result())).expected == "EBUSY"
+
+
+def test_out_params_leaves_a_snapshot_that_was_found_where_none_is_to_the_law_result() -> None:
+    nothing, there = SnapshotInfo(UNWRITTEN, UNWRITTEN), SnapshotInfo("1", "x")
+    missing = outcome(Expected(frozenset({Errno.ENOENT}), sn=(nothing,)))
+    no = outcome(Expected(answer=False, sn=(nothing,)))
+    for operation, allowed, found in (
+        (Find("d0", "x"), missing, Result(sn=there)),
+        (FindByIdAndName("d0", "1", "x"), no, Result(answer=True, sn=there)),
+    ):
+        assert judged(Law.OUT_PARAMS, world(device()), operation, (allowed,), found) == []
+        assert the_evidence(judged(Law.RESULT, world(device()), operation, (allowed,), found)).device == "d0"
 
 
 def test_list_exact_holds_when_the_lists_are_equal_with_names_cut_to_their_limit() -> None:

@@ -19,6 +19,7 @@ from snapcheck.model.operations import (
     AllCreate,
     Create,
     Delete,
+    Discard,
     Goto,
     LoadTmp,
     Operation,
@@ -131,6 +132,20 @@ def test_every_fault_of_a_sweep_strikes(monkeypatch: pytest.MonkeyPatch) -> None
     assert answer.counts["faults that struck nothing"] == len(missed) < len(struck) // 20
 
 
+def test_calls_of_a_group_are_struck_twice_before_any_io_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    struck: list[tuple[Fault, ...]] = []
+    step = Session.step
+
+    def listening(self: Session, operation: Operation, faults: tuple[Fault, ...] = (), **how: object) -> object:
+        struck.extend([faults] if faults else [])
+        return step(self, operation, faults, **how)  # type: ignore[arg-type]  # passed on as it came
+
+    monkeypatch.setattr(Session, "step", listening)
+    answer_to(profile=Profile.DEFAULT, seconds=20.0, histories=450)
+    first_io = next(at for at, faults in enumerate(struck) if any(isinstance(each, IoFault) for each in faults))
+    assert any(len(faults) == 2 for faults in struck[:first_io])
+
+
 # --- operations -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("semantics", list(Semantics))
 def test_every_operation_is_tried_from_some_starting_point(semantics: Semantics) -> None:
@@ -222,6 +237,30 @@ def test_single_operations_grow_a_device_that_was_cut_off_within_a_cluster(profi
             if isinstance(each, Resize) and each.sectors < sizes[each.device] and each.sectors % clusters[each.device]
         ]
     assert cut
+
+
+@pytest.mark.parametrize("profile", [Profile.QUICK, Profile.DEFAULT, Profile.DEEP])
+def test_single_operations_go_to_a_device_that_is_only_read_and_shows_a_snapshot(profile: Profile) -> None:
+    points = starting_points(devices_max=3, semantics=Semantics.CLASSIC, prepared=True)
+    read_only = {
+        (number, spec.name) for number, point in enumerate(points) for spec in point.setup.devices if spec.read_only
+    }
+    shown = {
+        (number, each.device)
+        for number, point in enumerate(points[: sweep.REACHES[profile].points])
+        for each in point.before
+        if isinstance(each, LoadTmp)
+    }
+    assert shown & read_only
+
+
+def test_a_device_is_discarded_in_part_and_as_a_whole() -> None:
+    world = start(PAIR)
+    image = world.devices["d0"].image
+    assert image is not None
+    counts = {each.count for each in small_operations(world) if isinstance(each, Discard)}
+    assert image.sectors in counts
+    assert any(0 < count < image.sectors for count in counts)
 
 
 def test_a_transaction_that_is_refused_has_two_snapshots_of_one_device_to_take_back() -> None:
