@@ -3,7 +3,8 @@
 python bench/false_alarms.py [--steps N] [--crash-states N] [--seed N] [--jobs N]
 
 Each round runs the phases for a minute with a seed of its own, under each profile in turn. It ends with exit status 1
-at the first violation, whose report is kept; where phase crash is not built it says that no crash state was judged.
+at the first violation, whose report is kept, and with 2 when a round is broken off; where phase crash is not built it
+says that no crash state was judged.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from snapcheck.model.law_names import Severity
 from snapcheck.model.setup import Semantics
 from snapcheck.reports import folder
 from snapcheck.reports.verdict import RunResult
-from snapcheck.stateful_tests.run import PHASES, RunOptions, Silent, run_driver
+from snapcheck.stateful_tests.run import PHASES, Finished, RunOptions, Silent, run_driver
 
 ROUND_SECONDS = 60.0
 REPORT = Path("false-alarm")
@@ -33,13 +34,17 @@ def main() -> int:
         if not (steps_left or states_left):
             break
         wanted = tuple(name for name in PHASES if (states_left if name == "crash" else steps_left))
-        result = _round(seed, wanted, asked.jobs)
+        finished = _round(seed, wanted, asked.jobs)
+        result = finished.result
         if any(each.severity is Severity.ERROR for each in result.violations):
             REPORT.mkdir(exist_ok=True)
             folder.write(REPORT, result)
             print(f"a false alarm, with seed {seed}: see {REPORT}/report.html")
             return 1
         done += _counts(result)
+        if not finished.whole:
+            print(f"{done['steps']:,} steps, {done['states']:,} crash states; seed {seed}: {'; '.join(result.notes)}")
+            return 2
         print(f"{done['steps']:,} steps, {done['states']:,} crash states, no violation", flush=True)
     if "crash" not in PHASES:
         print("phase crash is not built: no crash state was judged")
@@ -55,10 +60,10 @@ def _asked() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _round(seed: int, phases: tuple[str, ...], jobs: int) -> RunResult:
+def _round(seed: int, phases: tuple[str, ...], jobs: int) -> Finished:
     semantics = tuple(Semantics)[seed % len(Semantics)]
     options = RunOptions(phases=phases, seconds=ROUND_SECONDS, seed=seed, semantics=semantics, jobs=jobs)
-    return run_driver(find_target("qcow2"), options, Silent()).result
+    return run_driver(find_target("qcow2"), options, Silent())
 
 
 def _counts(result: RunResult) -> Counter[str]:
