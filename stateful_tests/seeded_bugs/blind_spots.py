@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from snapcheck.impl.checked import Failure
 from snapcheck.impl.generic import Node
-from snapcheck.impl.group import OWNER, Refusal
+from snapcheck.impl.group import Refusal
 from snapcheck.impl.perform import Parts
 from snapcheck.impl.qcow2 import guest, resize
 from snapcheck.impl.qcow2.image import Image
@@ -98,22 +97,6 @@ def _with_one_struct(
     return run_transaction(nodes, actions, clocks, kind=Sharing)
 
 
-def _giving_up(nodes: Mapping[str, Node], actions: Sequence[SnapshotAction], clocks: SnapshotInfo) -> Refusal | None:
-    """Run a transaction whose rollback ends at the first delete that fails: what is left of it is not tried."""
-    failures: list[Failure] = []
-
-    class GivingUp(Action):
-        __slots__ = ()
-
-        def abort(self) -> None:
-            if self._created and not failures:
-                sn = self._sn.value
-                failure = self._node.lock.held(OWNER, self._node.snapshot_delete, sn.id_str, sn.name)
-                failures.extend([failure] if failure is not None else [])
-
-    return run_transaction(nodes, actions, clocks, kind=GivingUp)
-
-
 class _StaysDrained(Action):
     """Ends the drained section of what it created, and not of what was refused."""
 
@@ -127,7 +110,6 @@ class _StaysDrained(Action):
 one_struct_each = in_layers(
     "of two snapshots on one device a rollback forgets one", Parts(transaction=_with_one_struct)
 )
-rollback_given_up = in_layers("a rollback ends at its first failure", Parts(transaction=_giving_up))
 left_drained = in_layers(
     "an action that is refused leaves its device drained",
     Parts(transaction=partial(run_transaction, kind=_StaysDrained)),
